@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/internal/watchdog.h"
+
+#include <cstdio>
+#include <string>
+
+#include "sched/internal/core.h"
+#include "sched/internal/crash_signals.h"
+
+namespace sched::internal {
+namespace {
+
+void PrintStall(const StallReport& report) {
+  std::string text = "parkway: worker " + std::to_string(report.worker) + " has not come back for " +
+                     std::to_string(report.blocked_for.count() / 1'000'000) + " ms; fiber " +
+                     std::to_string(report.fiber_id) + " is in\n";
+  for (const std::string& function : report.stack) text += "    " + function + "\n";
+  std::fputs(text.c_str(), stderr);
+}
+
+}  // namespace
+
+void Watchdog::Start() {
+  reported_.assign(core_.workers.size(), -1);
+  thread_ = core_.host.StartThread("watchdog", -1, [this] { return Tick(); });
+}
+
+void Watchdog::Stop() {
+  if (thread_ == nullptr) return;
+  thread_->Wake();
+  thread_.reset();
+}
+
+std::optional<Deadline> Watchdog::Tick() {
+  if (core_.stopping.load(std::memory_order_seq_cst)) return std::nullopt;
+  asleep_.store(false, std::memory_order_seq_cst);
+  const Deadline now = core_.host.Now();
+  if (!AllAsleep()) {
+    idle_ticks_ = 0;
+    for (const auto& worker : core_.workers) LookAt(*worker, ToNs(now));
+  } else if (++idle_ticks_ >= kIdleTicksMax) {
+    idle_ticks_ = 0;
+    asleep_.store(true, std::memory_order_seq_cst);
+    if (AllAsleep()) return kNever;  // else a worker woke before it could see asleep_
+    asleep_.store(false, std::memory_order_seq_cst);
+  }
+  return now + kTick;
+}
+
+bool Watchdog::AllAsleep() const {
+  return core_.idle.SleepingCount() == static_cast<int>(core_.workers.size());
+}
+
+void Watchdog::LookAt(Worker& worker, int64_t now) {
+  if (!worker.bound() || core_.idle.IsSleeping(worker.index)) return;
+  const int64_t last_poll = worker.last_poll();
+  if (now - last_poll < kUnpolledNs) return;
+  if (core_.sentinel.load(std::memory_order_seq_cst) < 0) {
+    const int sleeper = core_.idle.ClaimAny();
+    if (sleeper >= 0) core_.workers[sleeper]->Interrupt();
+  }
+  if (now - last_poll >= core_.options.stall_after.count()) Report(worker, now, last_poll);
+}
+
+void Watchdog::Report(Worker& worker, int64_t now, int64_t last_poll) {
+  if (reported_[worker.index] == last_poll) return;  // the same stall
+  reported_[worker.index] = last_poll;
+  stalls_.fetch_add(1, std::memory_order_relaxed);
+  if (now - last_report_ < kReportEveryNs) return;
+  last_report_ = now;
+  StallReport report;
+  report.worker = worker.index;
+  report.fiber_id = worker.running_fiber();
+  report.blocked_for = Duration(now - last_poll);
+  report.stack = SampleStack(worker.thread());
+  if (core_.options.on_stall) {
+    core_.options.on_stall(report);
+  } else {
+    PrintStall(report);
+  }
+}
+
+}  // namespace sched::internal
