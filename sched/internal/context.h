@@ -23,9 +23,10 @@ namespace sched::internal {
 inline void* MakeContext(void* top, void (*entry)(void*), void* arg) {
   auto* const aligned = reinterpret_cast<uintptr_t*>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t{15});
 #if defined(__x86_64__)
-  // r15 r14 r13 r12 rbx rbp, the return address, and one word so that the callee sees an aligned stack.
-  uintptr_t* const sp = aligned - 8;
-  for (int i = 0; i < 8; ++i) sp[i] = 0;
+  // r15 r14 r13 r12 rbx rbp and the return address; two words above them keep the stack aligned for the call in
+  // parkway_start_context.
+  uintptr_t* const sp = aligned - 9;
+  for (int i = 0; i < 9; ++i) sp[i] = 0;
   sp[3] = reinterpret_cast<uintptr_t>(arg);
   sp[4] = reinterpret_cast<uintptr_t>(entry);
   sp[6] = reinterpret_cast<uintptr_t>(&parkway_start_context);
