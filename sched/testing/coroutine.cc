@@ -17,8 +17,8 @@
 #endif
 
 #if defined(__x86_64__)
-// swapcontext would do, but its two system calls are most of an exploration's time. An exception never passes this
-// frame: it is caught on the stack it was thrown on.
+// swapcontext would do, but its two system calls are most of an exploration's time. An exception
+// never passes this frame: it is caught on the stack it was thrown on.
 extern "C" void parkway_coroutine_switch(void** save, void* to);
 asm(R"(
 .pushsection .text

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A stack of its own to run test code on: the virtual threads of the explorer. Independent of the scheduler's own
-// context switch, which it helps to test, and known to AddressSanitizer and ThreadSanitizer.
+// A stack of its own to run test code on: the virtual threads of the explorer. Independent of the
+// scheduler's own context switch, which it helps to test, and known to AddressSanitizer and
+// ThreadSanitizer.
 #ifndef PARKWAY_SCHED_TESTING_COROUTINE_H_
 #define PARKWAY_SCHED_TESTING_COROUTINE_H_
 
@@ -19,7 +20,8 @@ class Coroutine {
  public:
   // The stack the caller is running on.
   Coroutine();
-  // A new stack; `body` begins at the first SwitchTo and never returns. No destructor of its frames runs.
+  // A new stack; `body` begins at the first SwitchTo and never returns. No destructor of its frames
+  // runs.
   explicit Coroutine(std::function<void()> body);
   ~Coroutine();
   Coroutine(const Coroutine&) = delete;

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The C++20 memory model as a machine that can be stepped: for each operation it tells which results the standard
-// allows, and performs the chosen one. explorer.h tries them all.
+// The C++20 memory model as a machine that can be stepped: for each operation it tells which
+// results the standard allows, and performs the chosen one. explorer.h tries them all.
 //
-// Views, after Kang et al., "A promising semantics for relaxed-memory concurrency" (without promises: a load never
-// returns a store that its own thread's later steps bring about):
+// Views, after Kang et al., "A promising semantics for relaxed-memory concurrency" (without
+// promises: a load never returns a store that its own thread's later steps bring about):
 //
-//   history   every atomic has the list of its messages (stored values) in modification order. A store may be placed
-//             behind any message its thread knows, not only at the end; a read-modify-write sits directly behind the
-//             message it read, for ever.
-//   view      for each atomic, the newest message a thread knows of. A load may return that one or any newer.
-//   release   attaches the thread's view to the message, acquire joins a message's view to the thread's. The message
+//   history   every atomic has the list of its messages (stored values) in modification order. A
+//   store may be placed
+//             behind any message its thread knows, not only at the end; a read-modify-write sits
+//             directly behind the message it read, for ever.
+//   view      for each atomic, the newest message a thread knows of. A load may return that one or
+//   any newer. release   attaches the thread's view to the message, acquire joins a message's view
+//   to the thread's. The message
 //             of a read-modify-write also keeps the view of the one it read: the release sequence.
-//   seq_cst   the standard wants one order S of all seq_cst operations, which agrees with "strongly happens before"
-//             and with modification order, reads-from and from-reads of each atomic ([atomics.order]). S is not the
-//             order in which the machine steps (that would forbid what AArch64 does to a relaxed store behind a
-//             seq_cst one); it is kept as the partial order forced so far. Of the operations that must precede a given
-//             one in S, only the newest place per atomic matters, so such a set is again a view (`sc` below).
+//   seq_cst   the standard wants one order S of all seq_cst operations, which agrees with "strongly
+//   happens before"
+//             and with modification order, reads-from and from-reads of each atomic
+//             ([atomics.order]). S is not the order in which the machine steps (that would forbid
+//             what AArch64 does to a relaxed store behind a seq_cst one); it is kept as the partial
+//             order forced so far. Of the operations that must precede a given one in S, only the
+//             newest place per atomic matters, so such a set is again a view (`sc` below).
 //
 // Fences are not modelled; we use none. Consume is acquire.
 #ifndef PARKWAY_SCHED_TESTING_MEMORY_MODEL_H_
@@ -61,8 +65,8 @@ class StateHash {
 };
 
 // What is known of each location.
-//   atomic       the place of a message in the history, counted from 1; 0: not even of its construction
-//   plain        bit 0: of the last write; bit 1 + t: of thread t's last read since
+//   atomic       the place of a message in the history, counted from 1; 0: not even of its
+//   construction plain        bit 0: of the last write; bit 1 + t: of thread t's last read since
 //   mutex        1: of its construction
 struct View {
   std::array<uint16_t, kLocationsMax> at{};
@@ -74,7 +78,8 @@ enum class OpKind : uint8_t {
   kLoad,
   kStore,
   kExchange,
-  kCompareExchange,        // when it succeeds; its failure is a load with an order, and a site, of its own
+  kCompareExchange,  // when it succeeds; its failure is a load with an order, and a site, of its
+                     // own
   kCompareExchangeFailed,
   kFetchAdd,
   kFetchSub,
@@ -107,9 +112,9 @@ struct Operation {
 struct Effect {
   uint64_t read = 0;
   uint64_t written = 0;
-  bool wrote = false;         // kCompareExchange: it succeeded; kTryLock: it got the lock
-  int newer = 0;              // messages newer than the one read, or than the place of the one stored
-  int read_from_step = 0;     // the step that stored what was read
+  bool wrote = false;      // kCompareExchange: it succeeded; kTryLock: it got the lock
+  int newer = 0;           // messages newer than the one read, or than the place of the one stored
+  int read_from_step = 0;  // the step that stored what was read
 };
 
 class MemoryModel {
@@ -132,7 +137,8 @@ class MemoryModel {
   // `step` numbers the operations of one execution from 1.
   Effect Perform(int thread, const Operation& op, int outcome, int step);
 
-  // Plain variables. `value` stands for the contents. On a race, *other is the thread of the other access.
+  // Plain variables. `value` stands for the contents. On a race, *other is the thread of the other
+  // access.
   bool PlainRead(int thread, int location, int* other);
   bool PlainWrite(int thread, int location, uint64_t value, int* other);
   uint64_t PlainValue(int location) const { return locations_[location].value; }
@@ -155,7 +161,8 @@ class MemoryModel {
   int ordinal(int location) const { return locations_[location].ordinal; }
   int owner(int location) const { return locations_[location].owner; }
 
-  // A name for the value that is the same in all executions even if it is the address of something allocated.
+  // A name for the value that is the same in all executions even if it is the address of something
+  // allocated.
   uint64_t Name(int thread, uint64_t value);
 
   // Adds all that the future of the threads in `unfinished` (a mask) may depend on.
@@ -168,8 +175,9 @@ class MemoryModel {
     bool attached = false;  // a read-modify-write: nothing may come between it and its predecessor
     View view;              // what an acquire load of it learns
     View sc;                // what precedes in S every seq_cst operation behind such a load
-    View sc_writer;         // what precedes its seq_cst store in S, that included; empty if it was not seq_cst
-    View sc_readers;        // the same for all seq_cst loads of it together
+    View sc_writer;   // what precedes its seq_cst store in S, that included; empty if it was not
+                      // seq_cst
+    View sc_readers;  // the same for all seq_cst loads of it together
   };
 
   struct Location {
@@ -184,7 +192,7 @@ class MemoryModel {
     int holder = kNoThread;        // mutex
     View view;                     // mutex: what its next holder learns
     View sc;
-    StateHash sections;            // mutex: all critical sections in order
+    StateHash sections;  // mutex: all critical sections in order
   };
 
   struct Thread {
@@ -214,6 +222,7 @@ class MemoryModel {
 
   std::vector<Location> locations_;  // never shrinks; `live` tells which exist in this execution
   int count_ = 0;
+  View bits_;  // all ones for plain variables, whose entries in a view are bits
   std::array<std::vector<int>, kThreadsMax + 1> by_owner_;  // [owner + 1][ordinal]
   std::array<int, kThreadsMax + 1> created_{};
   std::array<Thread, kThreadsMax> threads_;

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes part, and how each of them is started."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from harness.process import BenchError, HOST, Server, find_program, free_port
+
+BENCH = Path(__file__).absolute().parent.parent
+REPOSITORY = BENCH.parent
+
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+NAMES = ("parkway", "floor", "haproxy", "nginx")
+ECHO_NAMES = ("parkway", "floor")
+LABELS = {"parkway": "Parkway", "floor": "floor", "haproxy": "HAProxy", "nginx": "nginx stream"}
+
+
+def add_arguments(parser):
+    binaries = parser.add_argument_group("programs under test")
+    for flag, target in (("parkway", "server/parkway"), ("limit_echo", "bench/limit/echo"),
+                         ("limit_proxy", "bench/limit/proxy")):
+        binaries.add_argument(f"--{flag}", metavar="PATH",
+                              help=f"default: bazel-bin/{target} of this repository")
+    binaries.add_argument("--parkway_flags", default="", metavar="FLAGS",
+                          help="further flags for Parkway, separated by spaces")
+    binaries.add_argument("--contestants", default=",".join(NAMES), metavar="LIST",
+                          help="default: %(default)s")
+
+
+class Programs:
+    """The binaries of this repository: as named by flags, or where Bazel puts them."""
+
+    def __init__(self, args):
+        self.parkway = self._choose(args.parkway, "server", "parkway")
+        self.limit_echo = self._choose(args.limit_echo, "bench/limit", "echo")
+        self.limit_proxy = self._choose(args.limit_proxy, "bench/limit", "proxy")
+        self.parkway_flags = args.parkway_flags.split()
+
+    @staticmethod
+    def _choose(flag, package, name):
+        path = Path(flag) if flag else REPOSITORY / "bazel-bin" / package / name
+        if flag and not path.is_file():
+            raise BenchError(f"no such program: {path}\n  {build_hint(package, name)}")
+        return path.absolute()
+
+
+def build_hint(package, name):
+    return f"build it with: bazel build --config=opt //{package}:{name}"
+
+
+def missing(contestant, kind, programs):
+    """Why a contestant cannot take part in an "echo" or "proxy" comparison, or None."""
+    if contestant == "parkway":
+        return None if programs.parkway.is_file() else (
+            f"no program at {programs.parkway}; {build_hint('server', 'parkway')}")
+    if contestant == "floor":
+        path = programs.limit_echo if kind == "echo" else programs.limit_proxy
+        return None if path.is_file() else (
+            f"no program at {path}; {build_hint('bench/limit', kind)}")
+    if find_program(contestant) is None:
+        return f"not installed; apt-get install {contestant}"
+    if contestant == "nginx" and not (STREAM_MODULE.is_file() or _stream_built_in()):
+        return "no stream module; apt-get install libnginx-mod-stream"
+    return None
+
+
+def choose(requested, kind, programs):
+    """The requested contestants that can run this kind, and a sentence for each that cannot."""
+    names = requested.split(",")
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise BenchError(f"unknown contestant {unknown[0]!r}; known: {', '.join(NAMES)}")
+    reasons = {name: missing(name, kind, programs)
+               for name in names if kind == "proxy" or name in ECHO_NAMES}
+    present = [name for name, reason in reasons.items() if reason is None]
+    remarks = [f"without {LABELS[name]}: {reason}" for name, reason in reasons.items() if reason]
+    if "parkway" in present and not _optimised(programs.parkway):
+        remarks.append("Parkway was not built with --config=opt: its figures say nothing")
+    if not present:
+        raise BenchError("\n  ".join([f"nobody to measure as {kind}", *remarks]))
+    return present, remarks
+
+
+def backend(kind, programs, payload, cpus):
+    """What stands behind a proxy, kind "echo" or "http"; None when kind is empty."""
+    if not kind:
+        return None
+    return _http_backend(payload, cpus) if kind == "http" else _echo_backend(programs, cpus)
+
+
+def server(contestant, kind, programs, cpus, backend_port=None, wrapper=()):
+    """A contestant's server: kind "echo", or "proxy" to `backend_port`.
+
+    `wrapper` is a command put before the server's own, such as valgrind.
+    """
+    port = free_port()
+    command, folder = _COMMANDS[contestant](kind, programs, port, backend_port)
+    return Server(LABELS[contestant], [*wrapper, *command], port, cpus, folder)
+
+
+def _parkway(kind, programs, port, backend):
+    command = [programs.parkway, f"--mode={kind}", f"--listen={HOST}:{port}", "--workers=1"]
+    if kind == "proxy":
+        command.append(f"--backend={HOST}:{backend}")
+    return command + programs.parkway_flags, None
+
+
+def _floor(kind, programs, port, backend):
+    if kind == "echo":
+        return [programs.limit_echo, port], None
+    return [programs.limit_proxy, port, HOST, backend], None
+
+
+def _haproxy(_, __, port, backend):
+    folder = _folder()
+    config = _config("haproxy.cfg.in", folder, PORT=port, BACKEND_PORT=backend)
+    return [find_program("haproxy"), "-db", "-f", config], folder
+
+
+def _nginx_stream(_, __, port, backend):
+    folder = _folder()
+    load = f"load_module {STREAM_MODULE};" if STREAM_MODULE.is_file() else ""
+    config = _config("nginx-stream.conf.in", folder, PORT=port, BACKEND_PORT=backend,
+                     LOAD_STREAM_MODULE=load)
+    return _nginx(find_program("nginx"), config), folder
+
+
+_COMMANDS = {"parkway": _parkway, "floor": _floor, "haproxy": _haproxy, "nginx": _nginx_stream}
+
+
+def _echo_backend(programs, cpus):
+    """The floor's echo server."""
+    if not programs.limit_echo.is_file():
+        raise BenchError(f"the proxies need a backend, and there is no program at "
+                         f"{programs.limit_echo}; {build_hint('bench/limit', 'echo')}")
+    port = free_port()
+    return Server("the echo backend", [programs.limit_echo, port], port, cpus)
+
+
+def _http_backend(payload, cpus):
+    """nginx with a file /payload of that many bytes."""
+    nginx = find_program("nginx")
+    if nginx is None:
+        raise BenchError("nginx, the HTTP backend, is not installed; apt-get install nginx")
+    port = free_port()
+    folder = _folder()
+    (folder / "www").mkdir()
+    (folder / "www/payload").write_bytes(b"x" * payload)
+    config = _config("nginx-http.conf.in", folder, PORT=port)
+    return Server("the HTTP backend", _nginx(nginx, config), port, cpus, folder)
+
+
+def _nginx(nginx, config):
+    return [nginx, "-e", "stderr", "-p", config.parent, "-c", config]
+
+
+def _optimised(path):
+    """False where the path itself says so: Bazel names its output folders after the mode."""
+    resolved = str(path.resolve())
+    return "-fastbuild/" not in resolved and "-dbg/" not in resolved
+
+
+def _stream_built_in():
+    version = subprocess.run([find_program("nginx"), "-V"], capture_output=True, text=True)
+    return "--with-stream " in version.stderr + " "
+
+
+def _folder():
+    folder = Path(tempfile.mkdtemp(prefix="parkway-bench-"))
+    folder.chmod(0o755)  # nginx's worker is another user when its master is root.
+    return folder
+
+
+def _config(template, folder, **words):
+    text = (BENCH / "peers" / template).read_text()
+    for word, value in {"DIR": folder, **words}.items():
+        text = text.replace(f"@{word}@", str(value))
+    path = folder / template.removesuffix(".in")
+    path.write_text(text)
+    return path

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""User instructions per request of the server process, counted by valgrind.
+
+The server answers N requests in one run and 2N in another; (second total - first total) / N leaves
+out start, connections and end. Kernel instructions are not counted. See bench/README.md.
+"""
+
+import argparse
+import contextlib
+import re
+import socket
+import sys
+
+from harness import contestants, report
+from harness.load import SCENARIOS
+from harness.process import BenchError, HOST, raise_on_sigterm, require_program
+from harness.stage import Machine
+
+NAMES = ("echo", "proxy")
+ANSWER_SECONDS = 60
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenario", default="echo,proxy", metavar="LIST",
+                        help="of echo, proxy (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=12800,
+                        help="N, in all (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3,
+                        help="pairs of runs, of which the median counts (default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--payload", type=int, default=64,
+                        help="bytes per request (default: %(default)s)")
+    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    contestants.add_arguments(parser)
+    parser.set_defaults(contestants="parkway,floor")
+    args = parser.parse_args()
+    if args.connections < 1 or args.repeats < 1 or args.requests < args.connections:
+        parser.error("--connections and --repeats are at least 1, --requests at least one per "
+                     "connection")
+    if not set(args.scenario.split(",")) <= set(NAMES):
+        parser.error(f"--scenario is a list of {', '.join(NAMES)}")
+    return args
+
+
+def exchange(port, connections, payload, turns):
+    """In every turn each connection sends one request; then all the answers are read."""
+    request = bytes(index % 251 for index in range(payload))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((HOST, port), ANSWER_SECONDS))
+                   for _ in range(connections)]
+        for client in clients:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(turns):
+            for client in clients:
+                client.sendall(request)
+            for client in clients:
+                if client.recv(payload, socket.MSG_WAITALL) != request:
+                    raise BenchError("the server did not echo what it was sent")
+
+
+def total_instructions(stage, name, args, turns):
+    """Instructions of a server's whole life, in which it answers `turns` per connection."""
+    valgrind = [require_program("valgrind", "valgrind"), "--tool=callgrind",
+                "--callgrind-out-file=/dev/null"]
+    with stage.server(name, wrapper=valgrind) as server:
+        exchange(server.port, args.connections, args.payload, turns)
+        server.check_alive()
+        server.end()
+        totals = re.findall(r"^==\d+== Collected : (\d+)", server.log(), re.MULTILINE)
+    if not totals:
+        raise BenchError(f"valgrind gave no total for {server.name}")
+    return sum(map(int, totals))
+
+
+def per_request(stage, name, args):
+    report.note(f"{stage.scenario.name}: {contestants.LABELS[name]}")
+    turns = args.requests // args.connections
+    results = []
+    for _ in range(args.repeats):
+        once = total_instructions(stage, name, args, turns)
+        twice = total_instructions(stage, name, args, 2 * turns)
+        results.append((twice - once) / (turns * args.connections))
+    return report.spread(results)
+
+
+def main():
+    args = parse_arguments()
+    raise_on_sigterm()
+    machine = Machine(args)
+    sections = [f"# User instructions per request\n\n{report.provenance()}"]
+    for scenario in map(SCENARIOS.get, args.scenario.split(",")):
+        with machine.stage(scenario) as stage:
+            rows = [[contestants.LABELS[name], per_request(stage, name, args).text(0)]
+                    for name in stage.names]
+        sections.append(report.section(stage.title, stage.remarks, report.table(
+            ["median (p25–p75)", "instructions/request"], rows)))
+    report.publish("\n\n".join(sections), args.markdown)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchError as error:
+        sys.exit(f"instructions: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

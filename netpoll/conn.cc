@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/conn.h"
+
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <climits>
+#include <vector>
+
+#include "sched/fibers.h"
+#include "sched/park.h"
+
+namespace netpoll {
+namespace {
+
+constexpr IoResult kIsClosed = {.status = IoStatus::kClosed};
+using internal::EventBits;
+
+size_t TotalSize(std::span<const iovec> buffers) {
+  size_t total = 0;
+  for (const iovec& buffer : buffers) total += buffer.iov_len;
+  return total;
+}
+
+// Drops the first `bytes` of `buffers`.
+std::span<iovec> Advance(std::span<iovec> buffers, size_t bytes) {
+  while (!buffers.empty() && bytes >= buffers.front().iov_len) {
+    bytes -= buffers.front().iov_len;
+    buffers = buffers.subspan(1);
+  }
+  if (bytes > 0) {
+    buffers.front().iov_base = static_cast<char*>(buffers.front().iov_base) + bytes;
+    buffers.front().iov_len -= bytes;
+  }
+  return buffers;
+}
+
+}  // namespace
+
+// --- Reading.
+
+// After the peer's end, an error or an urgent mark, what is still queued is announced by no further edge.
+bool Conn::NoMoreEdges() const {
+  constexpr uint32_t kEnds = EventBits::kReadClosed | EventBits::kHangUp | EventBits::kBroken;
+  return (socket_.desc()->event_bits() & (kEnds | EventBits::kUrgent)) != 0;
+}
+
+template <class Call>
+IoResult Conn::TryReadHeld(size_t asked, Call call) {
+  if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
+  if (asked == 0) return {};
+  if (queue_ != Queue::kUnknown) return {.status = IoStatus::kAgain};
+  // T1 here and nowhere else: with the queue drained, it would erase an edge that came since.
+  socket_.ResetReadiness(Direction::kRead);
+  const ssize_t got = call();
+  if (got > 0) {
+    // The bits are loaded after the read; the poller sets them before the slot (the short-read rule).
+    if (static_cast<size_t>(got) < asked && is_tcp_ && !NoMoreEdges()) queue_ = Queue::kDrained;
+    return {.bytes = static_cast<size_t>(got)};
+  }
+  if (got == 0) return {.status = IoStatus::kEof};
+  if (got == -EAGAIN) queue_ = Queue::kWouldBlock;
+  return IoResult::FromErrno(static_cast<int>(-got));
+}
+
+IoResult Conn::AwaitReadableHeld() {
+  if (queue_ == Queue::kUnknown) return socket_.Check(Direction::kRead);
+  const IoResult waited = socket_.Await(Direction::kRead, sched::WaitReason::kRead);
+  if (waited.ok()) queue_ = Queue::kUnknown;
+  return waited;
+}
+
+template <class Call>
+IoResult Conn::ReadWith(size_t asked, Call call) {
+  const internal::Socket::Hold hold(socket_, Direction::kRead);
+  if (!hold) return kIsClosed;
+  for (;;) {
+    const IoResult got = TryReadHeld(asked, call);
+    if (got.status != IoStatus::kAgain) {
+      if (got.bytes > 0) sched::ChargeOperation();
+      return got;
+    }
+    if (const IoResult waited = AwaitReadableHeld(); !waited.ok()) return waited;
+  }
+}
+
+IoResult Conn::Read(std::span<std::byte> buffer) {
+  return ReadWith(buffer.size(), [&] {
+    return socket_.kernel().Recv(socket_.fd(), buffer.data(), buffer.size(), 0);
+  });
+}
+
+IoResult Conn::Readv(std::span<const iovec> buffers) {
+  buffers = buffers.first(std::min<size_t>(buffers.size(), IOV_MAX));
+  return ReadWith(TotalSize(buffers), [&] {
+    return socket_.kernel().Readv(socket_.fd(), buffers.data(), static_cast<int>(buffers.size()));
+  });
+}
+
+IoResult Conn::AwaitReadable() {
+  const internal::Socket::Hold hold(socket_, Direction::kRead);
+  return hold ? AwaitReadableHeld() : kIsClosed;
+}
+
+IoResult Conn::TryRead(std::span<std::byte> buffer) {
+  const internal::Socket::Hold hold(socket_, Direction::kRead);
+  if (!hold) return kIsClosed;
+  return TryReadHeld(buffer.size(), [&] {
+    return socket_.kernel().Recv(socket_.fd(), buffer.data(), buffer.size(), 0);
+  });
+}
+
+// --- Writing.
+
+// One attempt. Writing skips T1: after EAGAIN a readiness noted long ago costs one more attempt, while T1 would cost a
+// store per write, since every segment that comes in reports the socket writable too.
+IoResult Conn::SendHeld(std::span<const std::byte> data) {
+  if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
+  if (data.empty()) return {};
+  const ssize_t sent = socket_.kernel().Send(socket_.fd(), data.data(), data.size(), MSG_NOSIGNAL);
+  if (sent >= 0) return {.bytes = static_cast<size_t>(sent)};
+  return IoResult::FromErrno(static_cast<int>(-sent));
+}
+
+IoResult Conn::SendvHeld(std::span<iovec> buffers) {
+  if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
+  msghdr message = {};
+  message.msg_iov = buffers.data();
+  message.msg_iovlen = std::min<size_t>(buffers.size(), IOV_MAX);
+  const ssize_t sent = socket_.kernel().Sendmsg(socket_.fd(), &message, MSG_NOSIGNAL);
+  if (sent >= 0) return {.bytes = static_cast<size_t>(sent)};
+  return IoResult::FromErrno(static_cast<int>(-sent));
+}
+
+IoResult Conn::Write(std::span<const std::byte> data) {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  size_t written = 0;
+  while (written < data.size()) {
+    IoResult result = SendHeld(data.subspan(written));
+    written += result.bytes;
+    if (result.status == IoStatus::kAgain) {
+      result = socket_.Await(Direction::kWrite, sched::WaitReason::kWrite);
+    }
+    if (!result.ok()) return {written, result.status, result.os_error};
+  }
+  sched::ChargeOperation();
+  return {.bytes = written};
+}
+
+IoResult Conn::Writev(std::span<const iovec> buffers) {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  std::vector<iovec> copy(buffers.begin(), buffers.end());  // it is consumed as bytes go out
+  std::span<iovec> left = Advance(copy, 0);
+  size_t written = 0;
+  while (!left.empty()) {
+    IoResult result = SendvHeld(left);
+    written += result.bytes;
+    left = Advance(left, result.bytes);
+    if (result.status == IoStatus::kAgain) {
+      result = socket_.Await(Direction::kWrite, sched::WaitReason::kWrite);
+    }
+    if (!result.ok()) return {written, result.status, result.os_error};
+  }
+  sched::ChargeOperation();
+  return {.bytes = written};
+}
+
+IoResult Conn::TryWrite(std::span<const std::byte> data) {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  return hold ? SendHeld(data) : kIsClosed;
+}
+
+IoResult Conn::AwaitWritable() {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  return hold ? socket_.Await(Direction::kWrite, sched::WaitReason::kWrite) : kIsClosed;
+}
+
+IoResult Conn::ShutdownWrite() {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  const int result = socket_.kernel().Shutdown(socket_.fd(), SHUT_WR);
+  return result < 0 ? IoResult::FromErrno(-result) : IoResult();
+}
+
+// --- Connecting.
+
+IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline) {
+  SetWriteDeadline(deadline);
+  const IoResult result = FinishConnect(to, deadline);
+  SetWriteDeadline(sched::kNever);
+  return result;
+}
+
+IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  const Kernel& kernel = socket_.kernel();
+  const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return IoResult::FromErrno(-fd);
+  socket_.Adopt(fd);
+  is_tcp_ = !to.is_unix();
+  if (is_tcp_) {
+    const int on = 1;
+    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  int started = kernel.Connect(fd, to.data(), to.size());
+  while (started == -EAGAIN) {
+    // A Unix listener's queue is full. The kernel announces no room there, so it is asked again, a millisecond later.
+    if (sched::Now() >= deadline) return {.status = IoStatus::kTimeout};
+    sched::SleepFor(std::chrono::milliseconds(1));
+    if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
+    started = kernel.Connect(fd, to.data(), to.size());
+  }
+  if (started == 0) return {};
+  if (started != -EINPROGRESS) return IoResult::FromErrno(-started);
+  for (;;) {
+    const IoResult waited = socket_.Await(Direction::kWrite, sched::WaitReason::kConnect);
+    if (!waited.ok()) return waited;
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (const int got = kernel.GetSockOpt(fd, SOL_SOCKET, SO_ERROR, &error, &size); got < 0) {
+      return IoResult::FromErrno(-got);
+    }
+    if (error != 0) return IoResult::FromErrno(error);
+    // No error yet may also mean no answer yet: the wake-up was spurious (golang/go#14548).
+    sockaddr_storage peer;
+    size = sizeof peer;
+    if (kernel.GetPeerName(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0) return {};
+  }
+}
+
+// --- The rest.
+
+void Conn::AlsoWakeFor(Conn& source) {
+  source.socket_.Use([&](int) {
+    source.socket_.desc()->WakeWriterWhenBroken(socket_.desc());
+  });
+}
+
+bool Conn::broken() {
+  uint32_t bits = 0;
+  socket_.Use([&](int) { bits = socket_.desc()->event_bits(); });
+  return (bits & (EventBits::kBroken | EventBits::kHangUp)) != 0;
+}
+
+int64_t Conn::unsent_bytes() {
+  int bytes = 0;
+  int error = -EBADF;
+  socket_.Use([&](int fd) { error = socket_.kernel().Ioctl(fd, SIOCOUTQ, &bytes); });
+  return error < 0 ? -1 : bytes;
+}
+
+Endpoint Conn::Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const) {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  auto* const raw = reinterpret_cast<sockaddr*>(&address);
+  int error = -EBADF;
+  socket_.Use([&](int fd) { error = (socket_.kernel().*ask)(fd, raw, &size); });
+  return error < 0 ? Endpoint() : Endpoint::FromSockaddr(raw, size);
+}
+
+Endpoint Conn::peer() { return Name(&Kernel::GetPeerName); }
+
+Endpoint Conn::local() { return Name(&Kernel::GetSockName); }
+
+}  // namespace netpoll

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A stream connection (TCP or Unix) for straight-line code on fibers. One fiber may read while another writes; further
+// readers and writers wait in line. Everything here is for fibers only and blocks the fiber, never the worker.
+//
+//   netpoll::Conn conn(poller);
+//   if (!conn.Connect(endpoint, sched::Now() + 5s).ok()) return;
+//   conn.Write(request);
+//   for (IoResult got; (got = conn.Read(buffer)).ok();) Use(buffer.first(got.bytes));
+//
+// The process must ignore SIGPIPE only if it splices; sends here use MSG_NOSIGNAL.
+#ifndef PARKWAY_NETPOLL_CONN_H_
+#define PARKWAY_NETPOLL_CONN_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "netpoll/endpoint.h"
+#include "netpoll/internal/socket.h"
+#include "netpoll/io_result.h"
+#include "sched/clock.h"
+
+namespace netpoll {
+
+class Poller;
+
+class Conn {
+ public:
+  // Closed: every operation returns kClosed.
+  Conn() = default;
+  // Not connected yet; Close() from another fiber already ends a Connect().
+  explicit Conn(Poller& poller) : socket_(poller, -1) {}
+  // Owns the connected, non-blocking descriptor `fd` of address family `family`.
+  Conn(Poller& poller, int fd, int family) : socket_(poller, fd), is_tcp_(family != AF_UNIX) {}
+  // Moving is for connections nobody is blocked in.
+  Conn(Conn&&) noexcept = default;
+  Conn& operator=(Conn&&) noexcept = default;
+  ~Conn() = default;  // closes
+
+  // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(), kReset or kError
+  // with the errno (ECONNREFUSED is kError). After an error the connection is of no use: close it.
+  IoResult Connect(const Endpoint& to, sched::Deadline deadline);
+
+  // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at once.
+  IoResult Read(std::span<std::byte> buffer);
+  IoResult Readv(std::span<const iovec> buffers);
+  // Blocks until a read is likely to find something (bytes, the end, an error). A hint: TryRead may still say kAgain.
+  // Needs no buffer meanwhile, and costs no system call when something may be left from before.
+  IoResult AwaitReadable();
+  // As Read, but kAgain instead of waiting.
+  IoResult TryRead(std::span<std::byte> buffer);
+
+  // All of `data`, or an error and how much went out before it.
+  IoResult Write(std::span<const std::byte> data);
+  IoResult Writev(std::span<const iovec> buffers);
+  // What the kernel takes now, at least one byte, or kAgain and 0.
+  IoResult TryWrite(std::span<const std::byte> data);
+  // Blocks until a write is likely to be taken. A hint, and also woken when a connection named by AlsoWakeFor breaks.
+  // Call it after TryWrite said kAgain.
+  IoResult AwaitWritable();
+
+  // Sends FIN after what was written; reading goes on.
+  IoResult ShutdownWrite();
+
+  // Instants after which operations of that direction return kTimeout, also one that blocks now. kNever: none (the
+  // default). Moving a deadline later costs no system call and no lock. From any fiber.
+  void SetReadDeadline(sched::Deadline when) { socket_.SetDeadline(internal::Direction::kRead, when); }
+  void SetWriteDeadline(sched::Deadline when) { socket_.SetDeadline(internal::Direction::kWrite, when); }
+
+  // Ends all operations, here with kClosed, and closes the socket: FIN if all input was read, else RST. From any fiber,
+  // any number of times.
+  void Close() { socket_.Close(); }
+  // Closes with RST and throws away what was written and not yet acknowledged.
+  void Abort() { socket_.Abort(); }
+
+  // For relays: AwaitWritable on `this` returns when `source` breaks. Both must be open.
+  void AlsoWakeFor(Conn& source);
+  // The poller has seen an error or a hang-up of both directions. What arrived before can still be read.
+  bool broken();
+  // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1.
+  int64_t unsent_bytes();
+
+  bool closed() const { return socket_.closed(); }
+  // Empty when the peer is gone already.
+  Endpoint peer();
+  Endpoint local();
+
+ private:
+  using Direction = internal::Direction;
+
+  // What the last read said about the kernel's queue. Belongs to the reader.
+  enum class Queue : uint8_t {
+    kUnknown,     // something may be there: ask the kernel
+    kDrained,     // a read returned less than asked (TCP): an edge will tell of more, unless the end was seen
+    kWouldBlock,  // the kernel said EAGAIN
+  };
+
+  template <class Call>
+  IoResult TryReadHeld(size_t asked, Call call);
+  template <class Call>
+  IoResult ReadWith(size_t asked, Call call);
+  IoResult AwaitReadableHeld();
+  IoResult SendHeld(std::span<const std::byte> data);
+  IoResult SendvHeld(std::span<iovec> buffers);
+  IoResult FinishConnect(const Endpoint& to, sched::Deadline deadline);
+  bool NoMoreEdges() const;
+  Endpoint Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const);
+
+  internal::Socket socket_;
+  bool is_tcp_ = true;
+  Queue queue_ = Queue::kUnknown;
+};
+
+}  // namespace netpoll
+
+#endif  // PARKWAY_NETPOLL_CONN_H_

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the poller knows of one descriptor: two wait slots, two deadlines, the sticky event bits.
+//
+// PollDescs are type-stable: recycled, never freed while the shard lives, because epoll may still deliver an event for
+// a descriptor that is closed. Such a stale event carries the old generation. Its sticky bits are set by a CAS on one
+// word that holds the generation too, so they can never reach a newer connection (golang/go#59545); its Notify may hit
+// the newer use and then is only a spurious wake-up.
+#ifndef PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
+#define PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "netpoll/internal/deadline_timer.h"
+#include "netpoll/internal/fd_gate.h"
+#include "netpoll/internal/poll_slot.h"
+#include "sched/atomics.h"
+#include "sched/park.h"
+#include "sched/waiter.h"
+
+namespace netpoll::internal {
+
+class PollShard;
+
+// Sticky bits: once epoll reported one, it holds until the descriptor is closed.
+enum EventBits : uint32_t {
+  kReadClosed = 1 << 0,  // RDHUP: the peer sent FIN
+  kHangUp = 1 << 1,      // HUP: both directions are over
+  kBroken = 1 << 2,      // ERR
+  kUrgent = 1 << 3,      // PRI: an urgent mark was seen
+};
+
+class alignas(64) PollDesc {
+ public:
+  PollDesc(PollShard& shard_in, uint32_t index_in)
+      : shard(shard_in), index(index_in), deadlines_{DirectionDeadline(slots_[0]), DirectionDeadline(slots_[1])} {}
+  PollDesc(const PollDesc&) = delete;
+  PollDesc& operator=(const PollDesc&) = delete;
+
+  PollSlot& slot(Direction d) { return slots_[static_cast<int>(d)]; }
+  auto& deadline(Direction d) { return deadlines_[static_cast<int>(d)]; }
+
+  uint32_t generation() const {
+    return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst) >> 32);
+  }
+  // Loaded *after* a read by the reader, set *before* the slot by the poller.
+  uint32_t event_bits() const {
+    return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst));
+  }
+
+  // What an event does. `generation` is what epoll_event.data carried. Waiters that have to run go to `ready`.
+  void OnEvent(uint32_t generation, uint32_t events, sched::WaiterList& ready);
+
+  // Ends a wait, for a close or a deadline that has been published.
+  void Cancel(Direction d) { Wake(slot(d).Cancel()); }
+
+  // When this descriptor breaks, the writer of `target` is woken too (spuriously), so that a relay blocked there
+  // notices. nullptr: nobody.
+  void WakeWriterWhenBroken(PollDesc* target) {
+    dependent_.store(target, std::memory_order_seq_cst);
+  }
+
+  // For the next use. REQUIRES: nobody uses it.
+  void Recycle();
+
+  static void Wake(uintptr_t waiter) {
+    if (waiter != 0) sched::Ready(sched::Waiter::FromWord(waiter));
+  }
+
+  PollShard& shard;
+  const uint32_t index;  // in the shard's pool
+  // Whether epoll knows the descriptor of this use.
+  std::atomic<bool> registered{false};
+  PollDesc* next_free = nullptr;  // guarded by the pool's lock
+
+ private:
+  class DirectionDeadline final : public BasicDeadlineTimer<sched::StdAtomics> {
+   public:
+    explicit DirectionDeadline(PollSlot& slot) : slot_(slot) {}
+
+   private:
+    void Expired() override { Wake(slot_.Cancel()); }
+    PollSlot& slot_;
+  };
+
+  bool SetBits(uint32_t generation, uint32_t bits);
+
+  PollSlot slots_[2];  // rg and wg
+  std::atomic<uint64_t> info_{uint64_t{1} << 32};  // {generation, EventBits}
+  std::atomic<PollDesc*> dependent_{nullptr};
+  DirectionDeadline deadlines_[2];
+};
+
+}  // namespace netpoll::internal
+
+#endif  // PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/internal/poll_shard.h"
+
+#include <algorithm>
+#include <ctime>
+#include <memory>
+#include <new>
+
+#include "sched/check.h"
+
+namespace netpoll::internal {
+namespace {
+
+// epoll_event.data of the eventfd; no PollDesc has this index.
+constexpr uint64_t kInterruptData = UINT64_MAX;
+constexpr timespec kNoWait = {0, 0};
+
+uint64_t DataOf(const PollDesc& desc) {
+  return uint64_t{desc.generation()} << 32 | desc.index;
+}
+
+}  // namespace
+
+PollShard::PollShard(const Kernel& kernel, sched::Host& host, int index_in)
+    : index(index_in), kernel_(kernel), host_(host) {}
+
+PollShard::~PollShard() {
+  PARKWAY_CHECK(in_use() == 0, in_use());
+  for (std::atomic<PollDesc*>& chunk : chunks_) {
+    PollDesc* const descs = chunk.load(std::memory_order_relaxed);
+    if (descs == nullptr) break;
+    std::destroy_n(descs, kChunk);
+    ::operator delete(descs, std::align_val_t(alignof(PollDesc)));
+  }
+  if (event_ >= 0) kernel_.Close(event_);
+  if (epoll_ >= 0) kernel_.Close(epoll_);
+}
+
+absl::Status PollShard::Open() {
+  epoll_ = kernel_.EpollCreate(EPOLL_CLOEXEC);
+  if (epoll_ < 0) return absl::ErrnoToStatus(-epoll_, "epoll_create1");
+  event_ = kernel_.EventFd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (event_ < 0) return absl::ErrnoToStatus(-event_, "eventfd");
+  epoll_event event = {};
+  // Level-triggered: a thief's poll must not swallow it.
+  event.events = EPOLLIN;
+  event.data.u64 = kInterruptData;
+  const int added = kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, event_, &event);
+  if (added < 0) return absl::ErrnoToStatus(-added, "epoll_ctl");
+  const int waited = kernel_.EpollWait(epoll_, &event, 1, &kNoWait);
+  if (waited < 0) return absl::ErrnoToStatus(-waited, "epoll_pwait2");
+  return absl::OkStatus();
+}
+
+void PollShard::Wait(sched::Deadline until, sched::WaiterList& ready) {
+  if (until == sched::kLongAgo) {
+    Collect(&kNoWait, ready, /*consume_interrupt=*/false);
+    return;
+  }
+  if (until == sched::kNever) {
+    Collect(nullptr, ready, /*consume_interrupt=*/true);
+    return;
+  }
+  const int64_t left = std::max<int64_t>((until - host_.Now()).count(), 0);
+  const timespec timeout = {left / 1'000'000'000, left % 1'000'000'000};
+  Collect(&timeout, ready, /*consume_interrupt=*/true);
+}
+
+bool PollShard::Poll(sched::WaiterList& ready) {
+  // Acquire and release: one thief after the other.
+  if (polled_by_thief_.exchange(true, std::memory_order_acquire)) return false;
+  Collect(&kNoWait, ready, /*consume_interrupt=*/false);
+  polled_by_thief_.store(false, std::memory_order_release);
+  return true;
+}
+
+int PollShard::Collect(const timespec* timeout, sched::WaiterList& ready, bool consume_interrupt) {
+  epoll_event events[kEventsMax];
+  const int count = kernel_.EpollWait(epoll_, events, kEventsMax, timeout);
+  PARKWAY_CHECK(count >= 0, -count);
+  for (int i = 0; i < count; ++i) {
+    const uint64_t data = events[i].data.u64;
+    if (data == kInterruptData) {
+      if (consume_interrupt) ConsumeInterrupt();
+      continue;
+    }
+    Find(static_cast<uint32_t>(data))
+        ->OnEvent(static_cast<uint32_t>(data >> 32), events[i].events, ready);
+  }
+  return count;
+}
+
+void PollShard::Interrupt() {
+  if (interrupted_.exchange(true, std::memory_order_seq_cst)) return;
+  const ssize_t written = kernel_.WriteEvent(event_, 1);
+  PARKWAY_CHECK(written == sizeof(uint64_t), -written);
+}
+
+void PollShard::ConsumeInterrupt() {
+  uint64_t count;
+  const ssize_t got = kernel_.ReadEvent(event_, &count);
+  PARKWAY_CHECK(got == sizeof count || got == -EAGAIN, -got);
+  interrupted_.store(false, std::memory_order_seq_cst);
+}
+
+int PollShard::Register(PollDesc& desc, int fd) {
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = DataOf(desc);
+  const int added = kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  // The other direction's waiter may have been first.
+  if (added < 0 && added != -EEXIST) return -added;
+  desc.registered.store(true, std::memory_order_release);
+  return 0;
+}
+
+PollDesc* PollShard::Find(uint32_t desc_index) {
+  // Acquire pairs with Grow's release; an index comes from epoll only after Take gave it out.
+  return chunks_[desc_index / kChunk].load(std::memory_order_acquire) + desc_index % kChunk;
+}
+
+PollDesc* PollShard::Take() {
+  sched::MutexLock lock(mu_);
+  if (free_ == nullptr && !Grow()) return nullptr;
+  PollDesc* const desc = free_;
+  free_ = desc->next_free;
+  in_use_.fetch_add(1, std::memory_order_relaxed);
+  return desc;
+}
+
+void PollShard::Give(PollDesc* desc) {
+  desc->Recycle();
+  sched::MutexLock lock(mu_);
+  desc->next_free = free_;
+  free_ = desc;
+  in_use_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+bool PollShard::Grow() {
+  if (chunk_count_ == kChunksMax) return false;
+  auto* const descs = static_cast<PollDesc*>(
+      ::operator new(kChunk * sizeof(PollDesc), std::align_val_t(alignof(PollDesc))));
+  for (size_t i = kChunk; i-- > 0;) {
+    auto* const desc =
+        new (descs + i) PollDesc(*this, static_cast<uint32_t>(chunk_count_ * kChunk + i));
+    desc->next_free = free_;
+    free_ = desc;
+  }
+  chunks_[chunk_count_++].store(descs, std::memory_order_release);
+  return true;
+}
+
+}  // namespace netpoll::internal

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/internal/socket.h"
+
+#include "netpoll/internal/poll_shard.h"
+#include "netpoll/poller.h"
+#include "sched/check.h"
+#include "sched/parking_lot.h"
+
+namespace netpoll::internal {
+namespace {
+
+// On the worker's stack. The slot is type-stable; its waiter, once published, may be running elsewhere.
+bool CommitWait(sched::Fiber* self, void* slot) {
+  return static_cast<PollSlot*>(slot)->Commit(sched::Waiter(self).word());
+}
+
+}  // namespace
+
+Socket::Socket(Poller& poller, int fd)
+    : fd_(fd), desc_(poller.current_shard().Take()), poller_(&poller), kernel_(&poller.kernel()) {
+  PARKWAY_CHECK(desc_ != nullptr, fd);  // more than any process can have open
+}
+
+void Socket::MoveFrom(Socket& other) {
+  PARKWAY_CHECK(other.gate_.unused(), other.fd_);  // somebody is blocked in it
+  if (other.closed()) {
+    desc_ = nullptr;
+    fd_ = -1;
+    return;
+  }
+  gate_.Recycle();
+  fd_ = std::exchange(other.fd_, -1);
+  desc_ = std::exchange(other.desc_, nullptr);
+  poller_ = other.poller_;
+  kernel_ = other.kernel_;
+}
+
+Socket::Hold::Hold(Socket& socket, Direction direction) : socket_(socket), direction_(direction) {
+  if (socket_.desc_ == nullptr) return;
+  for (;;) {
+    switch (socket_.gate_.Lock(direction_)) {
+      case FdGate::Entry::kEntered:
+        held_ = true;
+        return;
+      case FdGate::Entry::kClosed:
+        return;
+      case FdGate::Entry::kBusy:
+        socket_.WaitForGate(direction_);
+        break;
+    }
+  }
+}
+
+Socket::Hold::~Hold() {
+  if (!held_) return;
+  const FdGate::Leave leave = socket_.gate_.Unlock(direction_);
+  if (leave.wake_readers || leave.wake_writers) socket_.WakeGate(leave);
+  if (leave.last) socket_.Free();
+}
+
+IoResult Socket::Check(Direction direction) const {
+  if (gate_.closed()) return {.status = IoStatus::kClosed};
+  if (desc_->deadline(direction).expired()) return {.status = IoStatus::kTimeout};
+  return {};
+}
+
+IoResult Socket::Await(Direction direction, sched::WaitReason why) {
+  if (!desc_->registered.load(std::memory_order_acquire)) {
+    const int error = desc_->shard.Register(*desc_, fd_);
+    if (error != 0) return IoResult::FromErrno(error);
+  }
+  PollSlot& slot = desc_->slot(direction);
+  for (;;) {
+    if (slot.BeginWait()) return {};
+    // After kWait is announced: pairs with Close and with the deadline's Expired (poll_slot.h).
+    if (const IoResult state = Check(direction); !state.ok()) {
+      (void)slot.EndWait();  // readiness does not matter any more
+      return state;
+    }
+    sched::Park(why, &CommitWait, &slot);
+    if (slot.EndWait()) return {};
+    // Not ready: closed, expired, or a deadline that fired and was moved since. Then it waits again.
+    if (const IoResult state = Check(direction); !state.ok()) return state;
+  }
+}
+
+void Socket::SetDeadline(Direction direction, sched::Deadline when) {
+  Use([&](int) {
+    auto& timer = desc_->deadline(direction);
+    const int64_t when_ns = sched::ToNs(when);
+    if (timer.Set(when_ns, sched::ToNs(sched::RoundTime()))) {
+      sched::ArmTimer(desc_->shard.index, timer, when_ns);
+    }
+  });
+}
+
+void Socket::Abort() {
+  Use([this](int fd) {
+    const linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)kernel_->SetSockOpt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  });
+  Close();
+}
+
+void Socket::Close() {
+  if (desc_ == nullptr) return;
+  FdGate::Leave leave;
+  if (!gate_.Close(&leave)) return;
+  WakeGate(leave);
+  desc_->Cancel(Direction::kRead);  // after `closed` is published
+  desc_->Cancel(Direction::kWrite);
+  if (gate_.Exit()) Free();
+}
+
+// The last user is here, and nobody can enter.
+void Socket::Free() {
+  // desc_ stays, as others may still ask closed(); the gate lets nobody use it.
+  if (fd_ >= 0) kernel_->Close(fd_);
+  desc_->shard.Give(desc_);
+}
+
+void Socket::WaitForGate(Direction direction) {
+  struct Wanted {
+    const FdGate* gate;
+    Direction direction;
+  } wanted{&gate_, direction};
+  sched::CurrentParkingLot().Wait(
+      &gate_, sched::WaitReason::kLock,
+      [](void* arg) {
+        const auto* const w = static_cast<const Wanted*>(arg);
+        return w->gate->StillBusy(w->direction);
+      },
+      &wanted);
+}
+
+// Readers and writers share the address: who is not meant tries again and waits again.
+void Socket::WakeGate(const FdGate::Leave& leave) {
+  if (leave.wake_readers || leave.wake_writers) sched::CurrentParkingLot().WakeAll(&gate_);
+}
+
+}  // namespace netpoll::internal

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A non-blocking socket whose users wait by parking: what Conn and Listener have in common.
+#ifndef PARKWAY_NETPOLL_INTERNAL_SOCKET_H_
+#define PARKWAY_NETPOLL_INTERNAL_SOCKET_H_
+
+#include <utility>
+
+#include "netpoll/internal/fd_gate.h"
+#include "netpoll/internal/poll_desc.h"
+#include "netpoll/io_result.h"
+#include "netpoll/kernel.h"
+#include "sched/clock.h"
+#include "sched/park.h"
+
+namespace netpoll {
+class Poller;
+}
+
+namespace netpoll::internal {
+
+class Socket {
+ public:
+  Socket() = default;  // closed
+  // On the calling worker's shard. `fd` >= 0 is owned from here on; -1: Adopt follows. Fiber only.
+  Socket(Poller& poller, int fd);
+  // REQUIRES of both: nobody uses the other.
+  Socket(Socket&& other) noexcept { MoveFrom(other); }
+  Socket& operator=(Socket&& other) noexcept {
+    if (this != &other) {
+      Close();
+      MoveFrom(other);
+    }
+    return *this;
+  }
+  ~Socket() { Close(); }
+
+  // Holds one direction of the socket for one operation: waits (parks) while another fiber holds it. Converts to
+  // false, with the reason in result(), when the socket is closed.
+  class Hold {
+   public:
+    Hold(Socket& socket, Direction direction);
+    ~Hold();
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    explicit operator bool() const { return held_; }
+
+   private:
+    Socket& socket_;
+    const Direction direction_;
+    bool held_ = false;
+  };
+
+  // Parks until the direction is ready (a hint), its deadline passes (kTimeout) or somebody closes (kClosed). The
+  // caller holds the direction and has just been refused by the kernel.
+  IoResult Await(Direction direction, sched::WaitReason why);
+  // Without waiting: kTimeout, kClosed or ok.
+  IoResult Check(Direction direction) const;
+  // T1, directly before a system call in that direction.
+  void ResetReadiness(Direction direction) { desc_->slot(direction).Reset(); }
+
+  void SetDeadline(Direction direction, sched::Deadline when);
+
+  // Ends it for everybody: fibers blocked here return kClosed; the last user frees the descriptor. Any fiber, any
+  // number of times.
+  void Close();
+
+  // Closes with RST; what was written and not yet acknowledged is lost.
+  void Abort();
+
+  // Calls function(fd) with the descriptor held open, excluding nobody. False, without the call, once closed.
+  template <class Function>
+  bool Use(Function function) {
+    if (desc_ == nullptr || !gate_.Enter()) return false;
+    function(fd_);
+    if (gate_.Exit()) Free();
+    return true;
+  }
+
+  // Gives a socket made with -1 its descriptor. The caller holds the write direction.
+  void Adopt(int fd) { fd_ = fd; }
+
+  bool closed() const { return desc_ == nullptr || gate_.closed(); }
+  int fd() const { return fd_; }
+  PollDesc* desc() const { return desc_; }
+  Poller* poller() const { return poller_; }
+  const Kernel& kernel() const { return *kernel_; }
+
+ private:
+  void MoveFrom(Socket& other);
+  void WaitForGate(Direction direction);
+  void WakeGate(const FdGate::Leave& leave);
+  void Free();
+
+  FdGate gate_;
+  int fd_ = -1;
+  PollDesc* desc_ = nullptr;
+  Poller* poller_ = nullptr;
+  const Kernel* kernel_ = nullptr;
+};
+
+}  // namespace netpoll::internal
+
+#endif  // PARKWAY_NETPOLL_INTERNAL_SOCKET_H_

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/io_result.h"
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+namespace netpoll {
+
+const char* ToString(IoStatus status) {
+  switch (status) {
+    case IoStatus::kOk:
+      return "ok";
+    case IoStatus::kEof:
+      return "end of stream";
+    case IoStatus::kAgain:
+      return "would block";
+    case IoStatus::kTimeout:
+      return "timed out";
+    case IoStatus::kClosed:
+      return "closed";
+    case IoStatus::kReset:
+      return "connection reset";
+    case IoStatus::kError:
+      return "error";
+  }
+  return "?";
+}
+
+IoResult IoResult::FromErrno(int os_error, size_t bytes) {
+  switch (os_error) {
+    case EAGAIN:
+      return {bytes, IoStatus::kAgain, os_error};
+    case ECONNRESET:
+    case EPIPE:
+    case ETIMEDOUT:  // keepalive or retransmission gave up
+    case ENOTCONN:   // reset before it was accepted
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case ENETDOWN:
+      return {bytes, IoStatus::kReset, os_error};
+    default:
+      return {bytes, IoStatus::kError, os_error};
+  }
+}
+
+absl::Status IoResult::ToStatus(std::string_view what) const {
+  if (ok()) return absl::OkStatus();
+  std::string message(what);
+  message += ": ";
+  message += os_error != 0 ? std::system_category().message(os_error) : ToString(status);
+  if (status == IoStatus::kTimeout) return absl::DeadlineExceededError(message);
+  if (status == IoStatus::kClosed) return absl::CancelledError(message);
+  return absl::UnavailableError(message);
+}
+
+}  // namespace netpoll

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How an operation on a connection ended.
+#ifndef PARKWAY_NETPOLL_IO_RESULT_H_
+#define PARKWAY_NETPOLL_IO_RESULT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace netpoll {
+
+enum class IoStatus : uint8_t {
+  kOk,
+  kEof,      // the peer sent FIN: nothing more to read
+  kAgain,    // only from the Try operations: it would have to wait
+  kTimeout,  // the deadline passed; the connection is as it was
+  kClosed,   // closed on this side, maybe by another fiber
+  kReset,    // the peer reset the connection, or it broke: ECONNRESET, EPIPE, ETIMEDOUT ...
+  kError,    // anything else: see os_error
+};
+const char* ToString(IoStatus status);
+
+// 16 bytes, never allocates.
+struct [[nodiscard]] IoResult {
+  size_t bytes = 0;  // moved before `status` arose; valid with any status
+  IoStatus status = IoStatus::kOk;
+  int os_error = 0;  // errno for kReset and kError
+
+  bool ok() const { return status == IoStatus::kOk; }
+
+  // The result of a failed system call, whose errno is `os_error` > 0.
+  static IoResult FromErrno(int os_error, size_t bytes = 0);
+
+  // For logs and start-up: "what: reason". OK if ok().
+  absl::Status ToStatus(std::string_view what) const;
+};
+
+}  // namespace netpoll
+
+#endif  // PARKWAY_NETPOLL_IO_RESULT_H_

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The seam to the operating system: every system call of this library is a method here. In production a method is the
+// system call and one predictable branch; a simulation supplies KernelCalls.
+#ifndef PARKWAY_NETPOLL_KERNEL_H_
+#define PARKWAY_NETPOLL_KERNEL_H_
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+
+namespace netpoll {
+
+// What a simulated kernel implements. Each call means what its manual page says, except that it returns the value or
+// -errno, and that none returns -EINTR.
+class KernelCalls {
+ public:
+  virtual ~KernelCalls() = default;
+  virtual int Socket(int domain, int type, int protocol) = 0;
+  virtual int Bind(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int Listen(int fd, int backlog) = 0;
+  virtual int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) = 0;
+  virtual int Connect(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual ssize_t Recv(int fd, void* buffer, size_t size, int flags) = 0;
+  virtual ssize_t Send(int fd, const void* data, size_t size, int flags) = 0;
+  virtual ssize_t Readv(int fd, const iovec* buffers, int count) = 0;
+  virtual ssize_t Sendmsg(int fd, const msghdr* message, int flags) = 0;
+  virtual int Shutdown(int fd, int how) = 0;
+  virtual int Close(int fd) = 0;
+  virtual int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) = 0;
+  virtual int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  virtual int GetSockName(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int GetPeerName(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int Ioctl(int fd, unsigned long request, int* value) = 0;
+  virtual int EpollCreate(int flags) = 0;
+  virtual int EpollCtl(int epfd, int operation, int fd, epoll_event* event) = 0;
+  virtual int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) = 0;
+  virtual int EventFd(unsigned int initial, int flags) = 0;
+  virtual ssize_t ReadEvent(int fd, uint64_t* value) = 0;
+  virtual ssize_t WriteEvent(int fd, uint64_t value) = 0;
+  virtual int OpenReserve() = 0;
+  virtual int Unlink(const char* path) = 0;
+};
+
+class Kernel {
+ public:
+  // The real one.
+  Kernel() = default;
+  // A simulated one, which must outlive this.
+  explicit Kernel(KernelCalls* simulated) : simulated_(simulated) {}
+
+  int Socket(int domain, int type, int protocol) const {
+    return Real() ? Call(::socket, domain, type, protocol)
+                  : simulated_->Socket(domain, type, protocol);
+  }
+  int Bind(int fd, const sockaddr* address, socklen_t size) const {
+    return Real() ? Call(::bind, fd, address, size) : simulated_->Bind(fd, address, size);
+  }
+  int Listen(int fd, int backlog) const {
+    return Real() ? Call(::listen, fd, backlog) : simulated_->Listen(fd, backlog);
+  }
+  int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) const {
+    return Real() ? Call(::accept4, fd, address, size, flags)
+                  : simulated_->Accept4(fd, address, size, flags);
+  }
+  int Connect(int fd, const sockaddr* address, socklen_t size) const {
+    return Real() ? Call(::connect, fd, address, size) : simulated_->Connect(fd, address, size);
+  }
+  ssize_t Recv(int fd, void* buffer, size_t size, int flags) const {
+    return Real() ? Call(::recv, fd, buffer, size, flags)
+                  : simulated_->Recv(fd, buffer, size, flags);
+  }
+  ssize_t Send(int fd, const void* data, size_t size, int flags) const {
+    return Real() ? Call(::send, fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
+  }
+  ssize_t Readv(int fd, const iovec* buffers, int count) const {
+    return Real() ? Call(::readv, fd, buffers, count) : simulated_->Readv(fd, buffers, count);
+  }
+  ssize_t Sendmsg(int fd, const msghdr* message, int flags) const {
+    return Real() ? Call(::sendmsg, fd, message, flags) : simulated_->Sendmsg(fd, message, flags);
+  }
+  int Shutdown(int fd, int how) const {
+    return Real() ? Call(::shutdown, fd, how) : simulated_->Shutdown(fd, how);
+  }
+  // Not retried: Linux frees the descriptor even when it reports EINTR.
+  int Close(int fd) const {
+    if (!Real()) return simulated_->Close(fd);
+    return ::close(fd) < 0 ? -errno : 0;
+  }
+  int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) const {
+    return Real() ? Call(::getsockopt, fd, level, name, value, size)
+                  : simulated_->GetSockOpt(fd, level, name, value, size);
+  }
+  int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) const {
+    return Real() ? Call(::setsockopt, fd, level, name, value, size)
+                  : simulated_->SetSockOpt(fd, level, name, value, size);
+  }
+  int GetSockName(int fd, sockaddr* address, socklen_t* size) const {
+    return Real() ? Call(::getsockname, fd, address, size)
+                  : simulated_->GetSockName(fd, address, size);
+  }
+  int GetPeerName(int fd, sockaddr* address, socklen_t* size) const {
+    return Real() ? Call(::getpeername, fd, address, size)
+                  : simulated_->GetPeerName(fd, address, size);
+  }
+  int Ioctl(int fd, unsigned long request, int* value) const {
+    return Real() ? Call(::ioctl, fd, request, value) : simulated_->Ioctl(fd, request, value);
+  }
+  int EpollCreate(int flags) const {
+    return Real() ? Call(::epoll_create1, flags) : simulated_->EpollCreate(flags);
+  }
+  int EpollCtl(int epfd, int operation, int fd, epoll_event* event) const {
+    return Real() ? Call(::epoll_ctl, epfd, operation, fd, event)
+                  : simulated_->EpollCtl(epfd, operation, fd, event);
+  }
+  // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the caller's deadline is
+  // absolute. Where it does not exist (before Linux 5.11, under Valgrind) epoll_wait's milliseconds, rounded up, do.
+  int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
+    if (!Real()) return simulated_->EpollWait(epfd, events, count, timeout);
+    int result = ::epoll_pwait2(epfd, events, count, timeout, nullptr);
+    if (__builtin_expect(result < 0 && errno == ENOSYS, false)) {
+      result = ::epoll_wait(epfd, events, count, Milliseconds(timeout));
+    }
+    if (result >= 0) return result;
+    return errno == EINTR ? 0 : -errno;
+  }
+  int EventFd(unsigned int initial, int flags) const {
+    return Real() ? Call(::eventfd, initial, flags) : simulated_->EventFd(initial, flags);
+  }
+  ssize_t ReadEvent(int fd, uint64_t* value) const {
+    return Real() ? Call(::read, fd, value, sizeof *value) : simulated_->ReadEvent(fd, value);
+  }
+  ssize_t WriteEvent(int fd, uint64_t value) const {
+    return Real() ? Call(::write, fd, &value, sizeof value) : simulated_->WriteEvent(fd, value);
+  }
+  // A descriptor that is only held, to be given up when there are no others.
+  int OpenReserve() const {
+    return Real() ? Call(::open, "/dev/null", O_RDONLY | O_CLOEXEC) : simulated_->OpenReserve();
+  }
+  int Unlink(const char* path) const {
+    return Real() ? Call(::unlink, path) : simulated_->Unlink(path);
+  }
+
+ private:
+  static int Milliseconds(const timespec* timeout) {
+    if (timeout == nullptr) return -1;
+    constexpr int64_t kDay = 86'400'000;
+    return static_cast<int>(
+        std::min<int64_t>(timeout->tv_sec * 1000 + (timeout->tv_nsec + 999'999) / 1'000'000, kDay));
+  }
+
+  bool Real() const { return __builtin_expect(simulated_ == nullptr, true); }
+
+  // The error is taken beside the call: nothing may come between that could move to another thread's errno.
+  template <class Function, class... Arguments>
+  static auto Call(Function function, Arguments... arguments)
+      -> decltype(function(arguments...)) {
+    for (;;) {
+      const auto result = function(arguments...);
+      if (__builtin_expect(result >= 0, true)) return result;
+      const int error = errno;
+      if (error != EINTR) return -error;
+    }
+  }
+
+  KernelCalls* const simulated_ = nullptr;
+};
+
+}  // namespace netpoll
+
+#endif  // PARKWAY_NETPOLL_KERNEL_H_

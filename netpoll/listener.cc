@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/listener.h"
+
+#include <netinet/tcp.h>
+#include <sys/un.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "netpoll/poller.h"
+#include "sched/fibers.h"
+
+namespace netpoll {
+namespace {
+
+using internal::Direction;
+
+constexpr int kOn = 1;
+constexpr int kOff = 0;
+
+absl::Status Failed(const Endpoint& at, int error) {
+  return absl::ErrnoToStatus(error, at.ToString());
+}
+
+int SecondsOf(sched::Duration span) {
+  return static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(span).count());
+}
+
+// A descriptor that closes itself unless released.
+class OwnedFd {
+ public:
+  OwnedFd(const Kernel& kernel, int fd) : kernel_(kernel), fd_(fd) {}
+  OwnedFd(OwnedFd&& other) noexcept
+      : kernel_(other.kernel_), fd_(std::exchange(other.fd_, -1)) {}
+  ~OwnedFd() {
+    if (fd_ >= 0) kernel_.Close(fd_);
+  }
+  int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  const Kernel& kernel_;
+  int fd_;
+};
+
+// Set on the listening socket; accepted ones inherit it, which saves their system calls.
+void SetInherited(const Kernel& kernel, int fd, const ListenOptions& options) {
+  if (options.nodelay) {
+    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_NODELAY, &kOn, sizeof kOn);
+  }
+  if (const int idle = SecondsOf(options.keepalive_idle); idle > 0) {
+    const int interval = SecondsOf(options.keepalive_interval);
+    (void)kernel.SetSockOpt(fd, SOL_SOCKET, SO_KEEPALIVE, &kOn, sizeof kOn);
+    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPCNT, &options.keepalive_count,
+                            sizeof options.keepalive_count);
+  }
+}
+
+// A bound socket, or -errno.
+int OpenAndBind(const Kernel& kernel, const Endpoint& at, bool share) {
+  OwnedFd fd(kernel, kernel.Socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return fd.Release();
+  if (!at.is_unix()) {
+    (void)kernel.SetSockOpt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &kOn, sizeof kOn);
+  }
+  if (share) {
+    const int set = kernel.SetSockOpt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &kOn, sizeof kOn);
+    if (set < 0) return set;
+  }
+  if (at.family() == AF_INET6) {
+    const int& only = at.dual_stack() ? kOff : kOn;
+    (void)kernel.SetSockOpt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+  }
+  const int bound = kernel.Bind(fd.get(), at.data(), at.size());
+  return bound < 0 ? bound : fd.Release();
+}
+
+Endpoint LocalEndpoint(const Kernel& kernel, int fd, const Endpoint& at) {
+  if (at.is_unix()) return at;
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  auto* const raw = reinterpret_cast<sockaddr*>(&address);
+  if (kernel.GetSockName(fd, raw, &size) < 0) return at;
+  return at.WithPort(Endpoint::FromSockaddr(raw, size).port());
+}
+
+const char* UnixPath(const Endpoint& at) {
+  const char* const path = reinterpret_cast<const sockaddr_un*>(at.data())->sun_path;
+  return at.is_unix() && path[0] != '\0' ? path : nullptr;  // abstract names have no file
+}
+
+// Whether nobody answers at a Unix path that exists: its process is gone.
+bool IsStale(const Kernel& kernel, const Endpoint& at) {
+  const OwnedFd probe(kernel, kernel.Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  return probe.get() >= 0 && kernel.Connect(probe.get(), at.data(), at.size()) == -ECONNREFUSED;
+}
+
+int BindUnix(const Kernel& kernel, const Endpoint& at) {
+  int fd = OpenAndBind(kernel, at, /*share=*/false);
+  if (fd == -EADDRINUSE && UnixPath(at) != nullptr && IsStale(kernel, at)) {
+    (void)kernel.Unlink(UnixPath(at));
+    fd = OpenAndBind(kernel, at, /*share=*/false);
+  }
+  return fd;
+}
+
+// Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without it.
+int Probe(const Kernel& kernel, const Endpoint& at) {
+  if (at.port() == 0) return 0;
+  const OwnedFd probe(kernel, OpenAndBind(kernel, at, /*share=*/false));
+  return probe.get() < 0 ? probe.get() : 0;
+}
+
+absl::StatusOr<std::vector<BoundSocket>> BindAll(const Kernel& kernel, Endpoint at, int count,
+                                                 const ListenOptions& options) {
+  if (!at.is_unix()) {
+    if (const int error = Probe(kernel, at); error < 0) return Failed(at, -error);
+  }
+  std::vector<OwnedFd> fds;
+  for (int i = 0; i < (at.is_unix() ? 1 : count); ++i) {
+    OwnedFd fd(kernel, at.is_unix() ? BindUnix(kernel, at) : OpenAndBind(kernel, at, count > 1));
+    if (fd.get() < 0) return Failed(at, -fd.get());
+    SetInherited(kernel, fd.get(), options);
+    if (const int error = kernel.Listen(fd.get(), options.backlog); error < 0) {
+      return Failed(at, -error);
+    }
+    at = LocalEndpoint(kernel, fd.get(), at);  // the others take the port the first was given
+    fds.push_back(std::move(fd));
+  }
+  std::vector<BoundSocket> sockets;
+  for (OwnedFd& fd : fds) sockets.push_back({fd.Release(), at});
+  return sockets;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<BoundSocket>> Bind(const Kernel& kernel, const Endpoint& at, int count,
+                                              const ListenOptions& options) {
+  auto sockets = BindAll(kernel, at, count, options);
+  if (!sockets.ok() && at.dual_stack()) {
+    // A kernel without IPv6 still has every IPv4 address.
+    const OwnedFd ipv6(kernel, kernel.Socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (ipv6.get() != -EAFNOSUPPORT) return sockets;
+    const auto ipv4 = Endpoint::Parse("0.0.0.0:" + std::to_string(at.port()));
+    if (ipv4.ok()) return BindAll(kernel, *ipv4, count, options);
+  }
+  return sockets;
+}
+
+void CloseBound(const Kernel& kernel, const BoundSocket& socket) {
+  kernel.Close(socket.fd);
+  if (const char* const path = UnixPath(socket.at)) (void)kernel.Unlink(path);
+}
+
+Listener::Listener(Poller& poller, const BoundSocket& socket)
+    : poller_(poller),
+      bound_(socket),
+      socket_(poller, socket.fd),
+      reserve_(poller.kernel().OpenReserve()) {}
+
+Listener::~Listener() {
+  Close();
+  if (reserve_ >= 0) poller_.kernel().Close(reserve_);
+}
+
+void Listener::Close() {
+  if (socket_.closed()) return;
+  // The path first: who finds it must find somebody listening.
+  if (const char* const path = UnixPath(bound_.at)) (void)poller_.kernel().Unlink(path);
+  socket_.Close();
+}
+
+IoResult Listener::Accept(Conn& conn) {
+  const internal::Socket::Hold hold(socket_, Direction::kRead);
+  if (!hold) return {.status = IoStatus::kClosed};
+  for (;;) {
+    IoResult result = AcceptOne(conn);
+    if (result.ok()) return result;
+    switch (result.os_error) {
+      case EAGAIN:
+        result = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
+        break;
+      case EMFILE:
+      case ENFILE:
+      case ENOBUFS:
+      case ENOMEM:
+        result = Pause();
+        break;
+      default:
+        break;
+    }
+    if (!result.ok()) return result;
+  }
+}
+
+IoResult Listener::TryAccept(Conn& conn) {
+  const internal::Socket::Hold hold(socket_, Direction::kRead);
+  return hold ? AcceptOne(conn) : IoResult{.status = IoStatus::kClosed};
+}
+
+IoResult Listener::AcceptOne(Conn& conn) {
+  if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
+  if (++accepts_in_turn_ > kAcceptsPerTurn) {
+    accepts_in_turn_ = 0;
+    sched::Yield();
+  }
+  for (;;) {
+    socket_.ResetReadiness(Direction::kRead);
+    const int fd = poller_.kernel().Accept4(socket_.fd(), nullptr, nullptr,
+                                            SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      starved_since_ = sched::kNever;
+      ++stats_.accepted;
+      conn = Conn(poller_, fd, bound_.at.family());
+      return {};
+    }
+    switch (-fd) {
+      // The connection broke while it was queued (accept(2), "Error handling"); the next may be well.
+      case ECONNABORTED:
+      case EPROTO:
+      case ENETDOWN:
+      case ENOPROTOOPT:
+      case EHOSTDOWN:
+      case ENONET:
+      case EHOSTUNREACH:
+      case EOPNOTSUPP:
+      case ENETUNREACH:
+      case EPERM:  // a firewall forbids it
+        continue;
+      case EAGAIN:
+        accepts_in_turn_ = 0;
+        return {.status = IoStatus::kAgain, .os_error = EAGAIN};
+      default:
+        return IoResult::FromErrno(-fd);
+    }
+  }
+}
+
+IoResult Listener::Pause() {
+  ++stats_.pauses;
+  const sched::Deadline now = sched::Now();
+  if (starved_since_ == sched::kNever) starved_since_ = now;
+  if (now - starved_since_ >= kShedAfter) Shed();
+  // Every arrival is an edge, so readiness must not end the pause; its deadline and Close do.
+  socket_.SetDeadline(Direction::kRead, now + kPause);
+  IoResult waited;
+  do {
+    waited = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
+  } while (waited.ok());
+  socket_.SetDeadline(Direction::kRead, sched::kNever);
+  return waited.status == IoStatus::kTimeout ? IoResult() : waited;
+}
+
+void Listener::Shed() {
+  const Kernel& kernel = poller_.kernel();
+  if (reserve_ >= 0) kernel.Close(reserve_);
+  const int fd = kernel.Accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) {
+    ++stats_.shed;
+    kernel.Close(fd);
+  }
+  reserve_ = kernel.OpenReserve();
+}
+
+}  // namespace netpoll

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A listening socket. For fibers only.
+#ifndef PARKWAY_NETPOLL_LISTENER_H_
+#define PARKWAY_NETPOLL_LISTENER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "netpoll/conn.h"
+#include "netpoll/endpoint.h"
+#include "netpoll/internal/socket.h"
+#include "netpoll/io_result.h"
+#include "sched/clock.h"
+
+namespace netpoll {
+
+class Poller;
+
+struct ListenOptions {
+  // Connections the kernel completes and queues per socket; it cuts this to net.core.somaxconn.
+  int backlog = 4096;
+  // Keepalive of the accepted connections: silent for so long, then a probe every `interval`, dead after `count`
+  // unanswered ones. 0: off. In whole seconds.
+  sched::Duration keepalive_idle = std::chrono::seconds(60);
+  sched::Duration keepalive_interval = std::chrono::seconds(15);
+  int keepalive_count = 4;
+  // TCP_NODELAY on the accepted connections.
+  bool nodelay = true;
+};
+
+// A bound and listening socket that belongs to nobody yet: made on any thread at start-up, then given to a Listener on
+// a fiber. Closing several of one address while connections arrive resets those in its queue, so they are closed
+// together, after accepting until none is left.
+struct BoundSocket {
+  int fd = -1;
+  Endpoint at;  // with the port the kernel chose
+};
+
+// Binds `count` sockets to one address, among which the kernel spreads connections (SO_REUSEPORT); one where that is
+// not possible (Unix). Fails if anybody else listens there, another Parkway too. A Unix path left behind by a process
+// that is gone is replaced. Errors begin with the address: "127.0.0.1:80: Permission denied". The caller closes what
+// it does not give to a Listener (CloseBound).
+absl::StatusOr<std::vector<BoundSocket>> Bind(const Kernel& kernel, const Endpoint& at, int count,
+                                              const ListenOptions& options);
+// Closes, and removes the path of a Unix socket.
+void CloseBound(const Kernel& kernel, const BoundSocket& socket);
+
+class Listener {
+ public:
+  // Accepts of one batch; then the fiber yields.
+  static constexpr int kAcceptsPerTurn = 16;
+  // When descriptors or memory run out: the pause before the next attempt, for no event will tell.
+  static constexpr sched::Duration kPause = std::chrono::milliseconds(100);
+  // After so long without a descriptor, connections are accepted on a reserve and closed, one per pause, so that
+  // clients learn of it instead of waiting in the queue.
+  static constexpr sched::Duration kShedAfter = std::chrono::seconds(1);
+
+  struct Stats {
+    int64_t accepted = 0;
+    int64_t pauses = 0;  // for lack of descriptors or memory
+    int64_t shed = 0;    // closed unserved on the reserve descriptor
+  };
+
+  // Takes the socket over, on the calling worker's shard.
+  Listener(Poller& poller, const BoundSocket& socket);
+  ~Listener();
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  // Blocks until a connection came: it is in `conn`, on the calling worker's shard. Survives EMFILE, ENFILE, ENOBUFS,
+  // ENOMEM (see kPause) and connections that broke before they were accepted. Errors: kClosed; kError is the
+  // listener's own and final. One fiber at a time; Close() from any.
+  IoResult Accept(Conn& conn);
+  // As Accept, but kAgain when the queue is empty, and errors for lack of descriptors are returned.
+  IoResult TryAccept(Conn& conn);
+
+  void Close();
+
+  const Endpoint& at() const { return bound_.at; }
+  // Of the accepting fiber.
+  const Stats& stats() const { return stats_; }
+
+ private:
+  IoResult AcceptOne(Conn& conn);
+  IoResult Pause();
+  void Shed();
+
+  Poller& poller_;
+  const BoundSocket bound_;
+  internal::Socket socket_;
+  Stats stats_;
+  int reserve_ = -1;
+  int accepts_in_turn_ = 0;
+  sched::Deadline starved_since_ = sched::kNever;  // kNever: not starved
+};
+
+}  // namespace netpoll
+
+#endif  // PARKWAY_NETPOLL_LISTENER_H_

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.h"
+
+#include <gflags/gflags.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/version.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::Endpoint;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+Endpoint At(std::string_view text) {
+  const absl::StatusOr<Endpoint> endpoint = Endpoint::Parse(text);
+  EXPECT_TRUE(endpoint.ok()) << endpoint.status();
+  return endpoint.ok() ? *endpoint : Endpoint();
+}
+
+// A world of three names, so that no test asks a name server.
+absl::StatusOr<std::vector<Endpoint>> FakeResolve(std::string_view text) {
+  absl::StatusOr<Endpoint> numeric = Endpoint::Parse(text);
+  if (numeric.ok()) return std::vector<Endpoint>{*numeric};
+  if (text == "localhost:80") return std::vector<Endpoint>{At("[::1]:80"), At("127.0.0.1:80")};
+  if (text == "pair:80") return std::vector<Endpoint>{At("10.0.0.1:80"), At("10.0.0.2:80")};
+  if (text == "six:80")
+    return std::vector<Endpoint>{At("[2001:db8::1]:80"), At("[2001:db8::2]:80")};
+  if (text == "nosuch.invalid:80") {
+    return absl::NotFoundError("nosuch.invalid:80: cannot resolve: Name or service not known");
+  }
+  return numeric.status();
+}
+
+absl::StatusOr<ParseResult> Parse(std::vector<std::string> arguments, std::ostream& out) {
+  arguments.insert(arguments.begin(), "parkway");
+  std::vector<const char*> argv;
+  argv.reserve(arguments.size());
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  return ParseCommandLine(static_cast<int>(argv.size()), argv.data(), out, &FakeResolve);
+}
+
+Config Good(std::vector<std::string> arguments) {
+  std::ostringstream out;
+  const absl::StatusOr<ParseResult> result = Parse(std::move(arguments), out);
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(out.str(), "");
+  if (!result.ok()) return Config();
+  EXPECT_EQ(result->action, ParseResult::Action::kRun);
+  return result->config;
+}
+
+std::string Bad(std::vector<std::string> arguments) {
+  std::ostringstream out;
+  const absl::StatusOr<ParseResult> result = Parse(std::move(arguments), out);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(out.str(), "");
+  return std::string(result.status().message());
+}
+
+// With what a proxy needs anyway.
+std::string BadProxy(const std::string& flag) { return Bad({"--backend=127.0.0.1:9", flag}); }
+Config GoodProxy(const std::string& flag) { return Good({"--backend=127.0.0.1:9", flag}); }
+
+TEST(ConfigTest, NothingGivenIsATrialRun) {
+  const Config config = Good({});
+  EXPECT_TRUE(config.embedded_backends);
+  EXPECT_EQ(config.mode, Mode::kProxy);
+  EXPECT_THAT(config.listen, ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_THAT(config.listen_text, ElementsAre("127.0.0.1:8080"));
+  EXPECT_THAT(config.backends, IsEmpty());
+}
+
+TEST(ConfigTest, TheTrialRunTakesOtherFlags) {
+  const Config config = Good({"--workers=2", "--idle_timeout=5s"});
+  EXPECT_TRUE(config.embedded_backends);
+  EXPECT_EQ(config.workers, 2);
+}
+
+TEST(ConfigTest, FlagDefaultsAreTheDefaultsOfTheStruct) {
+  Config config = Good({});
+  config.listen.clear();
+  config.listen_text.clear();
+  config.embedded_backends = false;
+  EXPECT_EQ(config, Config());
+
+  // Parsing starts from the struct, --help prints what gflags holds: both must be the same.
+  for (const std::string& line : ToFlags(Config())) {
+    const size_t equal = line.find('=');
+    const std::string name = line.substr(2, equal - 2);
+    const std::string shown = gflags::GetCommandLineFlagInfoOrDie(name.c_str()).default_value;
+    if (name == "mode") {
+      EXPECT_EQ(line, "--mode=" + shown);
+      continue;
+    }
+    const Config parsed = GoodProxy(absl::StrCat("--", name, "=", shown));
+    EXPECT_THAT(ToFlags(parsed), testing::Contains(line));
+  }
+}
+
+TEST(ConfigTest, ListensWhereTheTrialRunDoesByDefault) {
+  EXPECT_THAT(Good({"--backend=10.0.0.1:80"}).listen, ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_THAT(Good({"--mode=echo"}).listen, ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_FALSE(Good({"--backend=10.0.0.1:80"}).embedded_backends);
+  EXPECT_FALSE(Good({"--mode=echo"}).embedded_backends);
+}
+
+TEST(ConfigTest, AddressesAccumulateInOrder) {
+  const Config config = Good({"--listen=:1", "--backend", "10.0.0.1:80", "--listen=unix:/run/p",
+                              "--backend=unix:@b", "--backend=10.0.0.1:80"});
+  EXPECT_THAT(config.listen, ElementsAre(At(":1"), At("unix:/run/p")));
+  EXPECT_THAT(config.listen_text, ElementsAre(":1", "unix:/run/p"));
+  EXPECT_THAT(config.backends, ElementsAre(At("10.0.0.1:80"), At("unix:@b"), At("10.0.0.1:80")));
+  EXPECT_THAT(config.backend_text, ElementsAre("10.0.0.1:80", "unix:@b", "10.0.0.1:80"));
+}
+
+TEST(ConfigTest, ANameStandsForItsAddressesOfOneFamily) {
+  EXPECT_THAT(Good({"--backend=pair:80"}).backends,
+              ElementsAre(At("10.0.0.1:80"), At("10.0.0.2:80")));
+  EXPECT_THAT(Good({"--backend=pair:80"}).backend_text, ElementsAre("pair:80"));
+  EXPECT_THAT(Good({"--backend=localhost:80"}).backends, ElementsAre(At("127.0.0.1:80")));
+  EXPECT_THAT(Good({"--backend=six:80"}).backends,
+              ElementsAre(At("[2001:db8::1]:80"), At("[2001:db8::2]:80")));
+  EXPECT_THAT(Good({"--mode=echo", "--listen=localhost:80"}).listen,
+              ElementsAre(At("127.0.0.1:80")));
+}
+
+TEST(ConfigTest, ReadsEveryFlag) {
+  const Config config =
+      Good({"--mode=proxy", "--listen=[::1]:5", "--backend=10.0.0.1:80", "--max_conns=100000000",
+            "--backlog=1", "--connect_timeout=1h", "--idle_timeout=0", "--half_close_timeout=1ms",
+            "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB", "--workers=1024",
+            "--pin_cpus", "--spin=50us", "--stack_size=20KiB", "--drain_timeout=0s"});
+  EXPECT_EQ(config.mode, Mode::kProxy);
+  EXPECT_EQ(config.max_conns, 100'000'000);
+  EXPECT_EQ(config.backlog, 1);
+  EXPECT_EQ(config.connect_timeout, 1h);
+  EXPECT_EQ(config.idle_timeout, 0s);
+  EXPECT_EQ(config.half_close_timeout, 1ms);
+  EXPECT_EQ(config.reset_linger, 0s);
+  EXPECT_EQ(config.keepalive_idle, 90s);
+  EXPECT_EQ(config.buffer_memory, size_t{1} << 40);
+  EXPECT_EQ(config.workers, 1024);
+  EXPECT_TRUE(config.pin_cpus);
+  EXPECT_EQ(config.spin, 50us);
+  EXPECT_EQ(config.stack_size, 20u << 10);
+  EXPECT_EQ(config.drain_timeout, 0s);
+}
+
+TEST(ConfigTest, TheLastOfOneFlagWins) {
+  EXPECT_EQ(Good({"--workers=1", "--workers=2"}).workers, 2);
+  EXPECT_FALSE(Good({"--pin_cpus", "--nopin_cpus"}).pin_cpus);
+  EXPECT_EQ(Good({"--mode=proxy", "--mode=echo"}).mode, Mode::kEcho);
+}
+
+TEST(ConfigTest, ParsingStartsAnewEachTime) {
+  EXPECT_EQ(Good({"--workers=7"}).workers, 7);
+  EXPECT_EQ(Good({}).workers, 0);
+}
+
+TEST(ConfigTest, GflagsHoldsTheEffectiveValues) {
+  const auto value = [](const char* name) {
+    return gflags::GetCommandLineFlagInfoOrDie(name).current_value;
+  };
+  Good({"--listen=:1", "--listen=:2", "--backend=pair:80", "--idle_timeout=90s", "--workers=3",
+        "--pin_cpus"});
+  EXPECT_EQ(value("listen"), ":1,:2");
+  EXPECT_EQ(value("backend"), "pair:80");
+  EXPECT_EQ(value("idle_timeout"), "1m30s");
+  EXPECT_EQ(value("workers"), "3");
+  EXPECT_EQ(value("pin_cpus"), "true");
+  Good({});
+  EXPECT_EQ(value("listen"), "127.0.0.1:8080");
+  EXPECT_EQ(value("backend"), "");
+  EXPECT_EQ(value("workers"), "0");
+}
+
+TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
+  const std::pair<std::string, std::string> table[] = {
+      {"--mode=tcp", "must be proxy or echo"},
+      {"--mode=", "must be proxy or echo"},
+      {"--max_conns=-1", "must be a whole number, 0 to 100000000"},
+      {"--max_conns=100000001", "must be a whole number, 0 to 100000000"},
+      {"--backlog=0", "must be a whole number, 1 to 1000000"},
+      {"--backlog=4k", "must be a whole number, 1 to 1000000"},
+      {"--connect_timeout=0", "must be 1ms to 1h"},
+      {"--connect_timeout=61m", "must be 1ms to 1h"},
+      {"--idle_timeout=5", "add a unit, for example 5s"},
+      {"--idle_timeout=1us", "must be 0 or 1ms to 8760h"},
+      {"--idle_timeout=-5s", "must not be negative"},
+      {"--idle_timeout=", "needs a duration, for example 5s"},
+      {"--half_close_timeout=9000h", "must be 0 or 1ms to 8760h"},
+      {"--reset_linger=2m", "must be 0 to 1m"},
+      {"--keepalive_idle=500ms", "must be 0 or 1s to 9h6m7s"},
+      {"--keepalive_idle=1.5s", "must be a multiple of 1s"},
+      {"--keepalive_idle=10h", "must be 0 or 1s to 9h6m7s"},
+      {"--buffer_memory=64", "add a unit, for example 64KiB"},
+      {"--buffer_memory=1KiB", "must be 64KiB to 1TiB"},
+      {"--buffer_memory=2TiB", "must be 64KiB to 1TiB"},
+      {"--workers=1025", "must be a whole number, 0 to 1024"},
+      {"--workers=0x4", "must be a whole number, 0 to 1024"},
+      {"--workers= 4", "must be a whole number, 0 to 1024"},
+      {"--workers=", "must be a whole number, 0 to 1024"},
+      {"--workers=18446744073709551617", "must be a whole number, 0 to 1024"},
+      {"--workers=000000000000000000001", "must be a whole number, 0 to 1024"},
+      {"--pin_cpus=2", "must be true or false"},
+      {"--spin=1s", "must be 0 to 1ms"},
+      {"--stack_size=8KiB", "must be 16KiB to 16MiB"},
+      {"--stack_size=65537B", "must be a multiple of 4KiB"},
+      {"--drain_timeout=25h", "must be 0 to 24h"},
+      {"--listen=", "address is empty"},
+      {"--listen=127.0.0.1:99999", "port must be 0-65535"},
+      {"--listen=:80,:81", "one address per flag; repeat --listen"},
+      {"--backend=10.0.0.1", "port is missing; write HOST:PORT or :PORT"},
+      {"--backend=nosuch.invalid:80", "cannot resolve: Name or service not known"},
+      {"--backend=10.0.0.1:80,10.0.0.2:80", "one address per flag; repeat --backend"},
+      {"--backend=10.0.0.1:0", "a backend's port must be 1-65535"},
+      {"--backend=:80", "name the host to connect to, such as 127.0.0.1"},
+      {"--backend=0.0.0.0:80", "name the host to connect to, such as 127.0.0.1"},
+  };
+  for (const auto& [flag, problem] : table) {
+    EXPECT_EQ(BadProxy(flag), absl::StrCat(flag, ": ", problem));
+  }
+}
+
+TEST(ConfigTest, UnknownFlagsAreErrors) {
+  EXPECT_EQ(Bad({"--frobnicate"}), "--frobnicate: unknown flag; --help lists all flags");
+  EXPECT_EQ(Bad({"--idle-timout=5s"}), "--idle_timout: unknown flag; did you mean --idle_timeout?");
+  EXPECT_EQ(Bad({"--fromenv=listen"}), "--fromenv: unknown flag; --help lists all flags");
+  EXPECT_EQ(Bad({"start"}), "start: not a flag; every argument is one, such as --listen=:8080");
+}
+
+TEST(ConfigTest, EchoHasNoBackends) {
+  EXPECT_EQ(Bad({"--backend=10.0.0.1:80", "--mode=echo"}),
+            "--backend=10.0.0.1:80: --mode=echo has no backends; drop one of the two");
+}
+
+TEST(ConfigTest, AProxyNeedsABackend) {
+  const std::string problem =
+      ": no --backend to relay to; add --backend=HOST:PORT, or --mode=echo to answer itself";
+  EXPECT_EQ(Bad({"--listen=:80"}), "--listen=:80" + problem);
+  EXPECT_EQ(Bad({"--mode=proxy", "--listen=:80"}), "--listen=:80" + problem);
+  EXPECT_EQ(Bad({"--mode=proxy"}), "--mode=proxy" + problem);
+}
+
+TEST(ConfigTest, OneAddressIsListenedOnOnce) {
+  const std::string problem = ": an earlier --listen has this address already";
+  const std::pair<std::string, std::string> clashes[] = {
+      {"127.0.0.1:80", "127.0.0.1:80"},
+      {":80", "*:80"},
+      {":80", "0.0.0.0:80"},
+      {"[::]:80", ":80"},
+      {"unix:/a", "unix:/a"},
+      {"localhost:80", "127.0.0.1:80"},
+  };
+  for (const auto& [first, second] : clashes) {
+    EXPECT_EQ(Bad({"--mode=echo", "--listen=" + first, "--listen=" + second}),
+              absl::StrCat("--listen=", second, problem));
+  }
+  const std::pair<std::string, std::string> compatible[] = {
+      {"0.0.0.0:80", "[::]:80"},        {":0", ":0"},           {"127.0.0.1:80", "127.0.0.2:80"},
+      {"127.0.0.1:80", "127.0.0.1:81"}, {"unix:/a", "unix:@a"},
+  };
+  for (const auto& [first, second] : compatible) {
+    EXPECT_EQ(Good({"--mode=echo", "--listen=" + first, "--listen=" + second}).listen.size(), 2u);
+  }
+}
+
+TEST(ConfigTest, TheDaemonDoesNotRelayToItself) {
+  const std::string problem = ": a --listen has this address: the daemon would connect to itself";
+  EXPECT_EQ(Bad({"--backend=127.0.0.1:8080"}), "--backend=127.0.0.1:8080" + problem);
+  EXPECT_EQ(Bad({"--listen=:80", "--backend=localhost:80"}), "--backend=localhost:80" + problem);
+  EXPECT_EQ(Bad({"--listen=:80", "--backend=[::1]:80"}), "--backend=[::1]:80" + problem);
+  EXPECT_EQ(Bad({"--listen=unix:/a", "--backend=unix:/a"}), "--backend=unix:/a" + problem);
+  Good({"--listen=[::]:80", "--backend=127.0.0.1:80"});
+  Good({"--listen=:80", "--backend=10.0.0.1:80"});
+}
+
+class ConfigFileTest : public testing::Test {
+ protected:
+  std::string Write(const std::string& text) {
+    const std::string path = testing::TempDir() + "/config_test.flags";
+    std::ofstream(path) << text;
+    return path;
+  }
+};
+
+TEST_F(ConfigFileTest, FlagsOfFileAndCommandLineAddUp) {
+  const std::string file = Write("# sample\n--listen=:2\n--workers=2\n--backend=pair:80\n");
+  const Config config = Good({"--listen=:1", "--workers=1", "--flagfile=" + file, "--listen=:3"});
+  EXPECT_THAT(config.listen_text, ElementsAre(":1", ":2", ":3"));
+  EXPECT_EQ(config.workers, 2);
+  EXPECT_EQ(Good({"--flagfile=" + file, "--workers=3"}).workers, 3);
+}
+
+TEST_F(ConfigFileTest, BadValuesNameTheLine) {
+  const std::string file = Write("\n--idle_timeout=5\n");
+  EXPECT_EQ(Bad({"--flagfile=" + file}), file + ":2: --idle_timeout=5: add a unit, for example 5s");
+  EXPECT_EQ(Bad({"--flagfile=" + Write("--backend=nosuch.invalid:80\n")}),
+            file + ":1: --backend=nosuch.invalid:80: cannot resolve: Name or service not known");
+  EXPECT_EQ(Bad({"--flagfile=" + Write("--workers=4 # of 8\n")}),
+            file +
+                ":1: --workers=4 # of 8: must be a whole number, 0 to 1024 (a comment needs a "
+                "line of its own)");
+}
+
+TEST_F(ConfigFileTest, PrintedFlagsReadBackToTheSameConfig) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {},
+           {"--workers=3"},
+           {"--mode=echo", "--listen=:1", "--listen=unix:/a b", "--idle_timeout=1.5s"},
+           {"--backend=pair:80", "--backend=pair:80", "--pin_cpus", "--buffer_memory=65537B"}}) {
+    const Config config = Good(arguments);
+    std::string text;
+    for (const std::string& line : ToFlags(config)) text += line + "\n";
+    EXPECT_EQ(Good({"--flagfile=" + Write(text)}), config) << text;
+  }
+}
+
+TEST(ConfigTest, HelpIsShortAndComplete) {
+  for (const std::string question : {"--help", "-help", "-h"}) {
+    std::ostringstream out;
+    const absl::StatusOr<ParseResult> result = Parse({"--frobnicate", question}, out);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->action, ParseResult::Action::kExit);
+    std::istringstream lines(out.str());
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 100u) << line;
+    EXPECT_LE(count, 40);
+    for (const std::string topic : {"What it serves", "Limits and timeouts", "Process"}) {
+      EXPECT_THAT(out.str(), HasSubstr("\n" + topic));
+    }
+    EXPECT_THAT(out.str(), HasSubstr("--idle_timeout=DURATION (1h) "));
+  }
+}
+
+TEST(ConfigTest, HelpExplainsEveryFlagAsItStandsInGflags) {
+  std::ostringstream out;
+  ASSERT_TRUE(Parse({"--help=all"}, out).ok());
+  std::vector<gflags::CommandLineFlagInfo> flags;
+  gflags::GetAllFlags(&flags);
+  int count = 0;
+  for (const gflags::CommandLineFlagInfo& flag : flags) {
+    if (flag.filename.find("server/config.cc") == std::string::npos) continue;
+    ++count;
+    EXPECT_THAT(out.str(), HasSubstr("  --" + flag.name));
+    EXPECT_THAT(out.str(), HasSubstr(flag.description.substr(0, 30)));
+    // A flag outside the table of config.cc would be dead.
+    EXPECT_THAT(Bad({"--" + flag.name + "=!"}), testing::Not(HasSubstr("unknown"))) << flag.name;
+  }
+  EXPECT_EQ(count, 16);
+}
+
+TEST(ConfigTest, VersionIsOneLine) {
+  std::ostringstream out;
+  const absl::StatusOr<ParseResult> result = Parse({"--version"}, out);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->action, ParseResult::Action::kExit);
+  EXPECT_EQ(out.str(), "parkway " + std::string(kVersion) + "\n");
+}
+
+TEST(ConfigTest, AskingForSomethingElseThanHelpIsAnError) {
+  EXPECT_EQ(Bad({"--help=listen"}), "--help: takes no such value");
+  EXPECT_EQ(Bad({"--version=2"}), "--version: takes no such value");
+}
+
+TEST(ConfigTest, AnEmptyArgvIsATrialRunToo) {
+  std::ostringstream out;
+  const absl::StatusOr<ParseResult> result = ParseCommandLine(0, nullptr, out, &FakeResolve);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(result->config.embedded_backends);
+}
+
+}  // namespace
+}  // namespace parkway
