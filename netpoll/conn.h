@@ -41,7 +41,7 @@ class Conn {
   ~Conn() = default;  // closes
 
   // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(), kReset or kError
-  // with the errno (ECONNREFUSED is kError). After an error the connection is of no use: close it.
+  // with the errno (ECONNREFUSED is kError). After an error, but not kClosed, Connect may be tried again.
   IoResult Connect(const Endpoint& to, sched::Deadline deadline);
 
   // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at once.

@@ -177,6 +177,7 @@ IoResult Listener::Accept(Conn& conn) {
   const internal::Socket::Hold hold(socket_, Direction::kRead);
   if (!hold) return {.status = IoStatus::kClosed};
   for (;;) {
+    if (stop_waiting_.load(std::memory_order_seq_cst)) return {.status = IoStatus::kTimeout};
     IoResult result = AcceptOne(conn);
     if (result.ok()) return result;
     switch (result.os_error) {
@@ -201,8 +202,13 @@ IoResult Listener::TryAccept(Conn& conn) {
   return hold ? AcceptOne(conn) : IoResult{.status = IoStatus::kClosed};
 }
 
+void Listener::StopWaiting() {
+  stop_waiting_.store(true, std::memory_order_seq_cst);
+  socket_.SetDeadline(Direction::kRead, sched::kLongAgo);
+}
+
 IoResult Listener::AcceptOne(Conn& conn) {
-  if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
+  if (socket_.closed()) return {.status = IoStatus::kClosed};
   if (++accepts_in_turn_ > kAcceptsPerTurn) {
     accepts_in_turn_ = 0;
     sched::Yield();

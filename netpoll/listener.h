@@ -4,6 +4,7 @@
 #ifndef PARKWAY_NETPOLL_LISTENER_H_
 #define PARKWAY_NETPOLL_LISTENER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -77,6 +78,9 @@ class Listener {
   // As Accept, but kAgain when the queue is empty, and errors for lack of descriptors are returned.
   IoResult TryAccept(Conn& conn);
 
+  // Makes Accept return kTimeout, now and ever after; TryAccept goes on. For a drain, which empties
+  // the queue before it closes. From any fiber.
+  void StopWaiting();
   void Close();
 
   const Endpoint& at() const { return bound_.at; }
@@ -91,6 +95,8 @@ class Listener {
   Poller& poller_;
   const BoundSocket bound_;
   internal::Socket socket_;
+  // Stored before the deadline moves into the past; read after Pause moved it back.
+  std::atomic<bool> stop_waiting_{false};
   Stats stats_;
   int reserve_ = -1;
   int accepts_in_turn_ = 0;

@@ -2,7 +2,7 @@
 #include "netpoll/poller.h"
 
 #include "sched/check.h"
-#include "sched/park.h"
+#include "sched/fibers.h"
 
 namespace netpoll {
 

@@ -29,6 +29,19 @@ void SleepFor(Duration span);
 // The clock itself, not the round's (sched::RoundTime).
 Deadline Now();
 
+// The instant of this scheduling round: read once per poll, so up to about 1 ms old, and as old as
+// the current fiber's computation. Costs no clock call. Worker only.
+Deadline RoundTime();
+
+// The index of the worker that runs here, or -1. Changes whenever the fiber may have parked: never
+// keep it across a call that can block.
+int CurrentWorkerIndex();
+
+// Counts one operation that completed without parking; every 32nd yields, so that a fiber whose
+// peer is always ready does not keep the worker to itself. Fiber only.
+inline constexpr int kOperationsPerTurn = 32;
+void ChargeOperation();
+
 // While one exists, the calling fiber stays on the worker it is on (for libraries that keep thread-local state).
 // Nesting is allowed. Fiber only.
 class PinToWorker {

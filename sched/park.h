@@ -40,18 +40,6 @@ inline void Ready(Fiber* fiber) { Ready(Waiter(fiber)); }
 
 // The fiber that runs here, or nullptr.
 Fiber* CurrentFiber();
-// The index of the worker that runs here, or -1. Changes whenever the fiber may have parked: never keep it.
-int CurrentWorkerIndex();
-
-// Counts one operation that completed without parking; every 32nd yields, so that a fiber whose peer is always ready
-// does not keep the worker to itself. Fiber only.
-inline constexpr int kOperationsPerTurn = 32;
-void ChargeOperation();
-
-// The instant of this scheduling round: read once per poll, so up to about 1 ms old, and as old as the current fiber's
-// computation. Costs no clock call. Fiber, or anything on a worker.
-Deadline RoundTime();
-
 // Arms `timer` in worker `home`'s queue for `when`, which must be what the timer then wants. Any worker.
 void ArmTimer(int home, Timer& timer, int64_t when);
 

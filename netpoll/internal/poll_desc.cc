@@ -45,11 +45,15 @@ bool PollDesc::SetBits(uint32_t generation, uint32_t bits) {
   }
 }
 
-void PollDesc::Recycle() {
-  // First the generation, so that no stale event touches what follows.
+void PollDesc::Renew() {
+  // A new generation: events of the old descriptor that are still on their way are stale from here.
   const uint64_t next = (info_.load(std::memory_order_seq_cst) >> 32) + 1;
   info_.store(next << 32, std::memory_order_seq_cst);
   registered.store(false, std::memory_order_relaxed);
+}
+
+void PollDesc::Recycle() {
+  Renew();  // first, so that no stale event touches what follows
   dependent_.store(nullptr, std::memory_order_seq_cst);
   for (const Direction d : {Direction::kRead, Direction::kWrite}) {
     deadline(d).Recycle();

@@ -61,6 +61,8 @@ class alignas(64) PollDesc {
     dependent_.store(target, std::memory_order_seq_cst);
   }
 
+  // For another descriptor in the same use: drops the sticky bits; the wait slots and deadlines stay.
+  void Renew();
   // For the next use. REQUIRES: nobody uses it.
   void Recycle();
 

@@ -4,6 +4,7 @@
 #include "netpoll/internal/poll_shard.h"
 #include "netpoll/poller.h"
 #include "sched/check.h"
+#include "sched/fibers.h"
 #include "sched/parking_lot.h"
 
 namespace netpoll::internal {
@@ -92,6 +93,14 @@ void Socket::SetDeadline(Direction direction, sched::Deadline when) {
       sched::ArmTimer(desc_->shard.index, timer, when_ns);
     }
   });
+}
+
+void Socket::Adopt(int fd) {
+  if (fd_ >= 0) {
+    kernel_->Close(fd_);
+    desc_->Renew();
+  }
+  fd_ = fd;
 }
 
 void Socket::Abort() {

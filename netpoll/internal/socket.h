@@ -77,8 +77,9 @@ class Socket {
     return true;
   }
 
-  // Gives a socket made with -1 its descriptor. The caller holds the write direction.
-  void Adopt(int fd) { fd_ = fd; }
+  // Gives the socket its descriptor, and closes one that it had. The caller holds the write direction, and nobody
+  // reads.
+  void Adopt(int fd);
 
   bool closed() const { return desc_ == nullptr || gate_.closed(); }
   int fd() const { return fd_; }

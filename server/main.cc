@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// parkway: a TCP proxy and echo daemon. Exit codes: 0 after a clean drain, 1 if sessions had to be
+// closed, 2 for bad configuration.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "absl/debugging/symbolize.h"
+#include "sched/host.h"
+#include "server/config.h"
+#include "server/server.h"
+
+namespace {
+
+constexpr int kBadConfiguration = 2;
+
+int Complain(const absl::Status& status) {
+  std::cerr << "parkway: " << std::string(status.message()) << "\n";
+  return kBadConfiguration;
+}
+
+// Signals are taken by a thread of their own; the workers inherit the mask.
+sigset_t BlockSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGTERM, SIGINT, SIGUSR2}) sigaddset(&signals, number);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::InitializeSymbolizer(argv[0]);
+  const absl::StatusOr<parkway::ParseResult> parsed =
+      parkway::ParseCommandLine(argc, argv, std::cout);
+  if (!parsed.ok()) return Complain(parsed.status());
+  if (parsed->action == parkway::ParseResult::Action::kExit) return 0;
+
+  const sigset_t signals = BlockSignals();
+  const absl::StatusOr<std::unique_ptr<parkway::Server>> server =
+      parkway::Server::Start(parsed->config);
+  if (!server.ok()) return Complain(server.status());
+  std::cerr << (*server)->Banner();
+
+  // SIGUSR2 is how this process tells the thread that it is not needed any more.
+  auto stopper = sched::Host::Real().StartThread(
+      "signals", -1, [&]() -> std::optional<sched::Deadline> {
+        int number = 0;
+        sigwait(&signals, &number);
+        if (number == SIGUSR2) return std::nullopt;
+        (*server)->RequestStop();
+        return sched::kLongAgo;
+      });
+  const bool drained = (*server)->Run();
+  kill(getpid(), SIGUSR2);
+  stopper.reset();
+  std::cerr << (*server)->Summary();
+  return drained ? 0 : 1;
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server.h"
+
+#include <cstdio>
+#include <utility>
+
+#include "sched/check.h"
+#include "sched/fibers.h"
+#include "sched/parking_lot.h"
+#include "server/limits.h"
+#include "server/notify.h"
+#include "server/units.h"
+#include "server/version.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::Conn;
+using netpoll::IoResult;
+using netpoll::IoStatus;
+
+constexpr sched::Duration kReportEvery = std::chrono::seconds(1);
+
+netpoll::ListenOptions ListenOptionsOf(const Config& config) {
+  netpoll::ListenOptions options;
+  options.backlog = config.backlog;
+  options.keepalive_idle = config.keepalive_idle;
+  return options;
+}
+
+}  // namespace
+
+// --- Start.
+
+Server::Server(const Config& config, int workers, int64_t max_conns, int64_t descriptors)
+    : config_(config),
+      max_conns_(max_conns),
+      descriptors_(descriptors),
+      timeouts_{config.idle_timeout, config.half_close_timeout, config.reset_linger},
+      host_(sched::Host::Real()),
+      backends_(config.backends),
+      buffers_(config.buffer_memory, workers),
+      list_(workers),
+      changed_(host_.NewEvent()) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+  const int workers = config.workers > 0 ? config.workers : sched::Scheduler::DefaultWorkerCount();
+  const int64_t descriptors = RaiseDescriptorLimit();
+  const absl::StatusOr<int64_t> max_conns = MaxConns(config, descriptors);
+  if (!max_conns.ok()) return max_conns.status();
+  std::unique_ptr<Server> server(new Server(config, workers, *max_conns, descriptors));
+  auto poller = netpoll::Poller::Create({.shards = workers});
+  if (!poller.ok()) return poller.status();
+  server->poller_ = *std::move(poller);
+  if (const absl::Status bound = server->BindAll(); !bound.ok()) return bound;
+  server->StartWorkers();
+  return server;
+}
+
+absl::Status Server::BindAll() {
+  const int workers = static_cast<int>(poller_->event_sources().size());
+  if (config_.embedded_backends) {
+    for (int i = 0; i < 2; ++i) {
+      const auto any_port = netpoll::Endpoint::Parse("127.0.0.1:0");
+      const absl::Status bound = BindDoors(*any_port, "built-in backend", /*echo=*/true, workers);
+      if (!bound.ok()) return bound;
+      backends_.push_back(doors_.back()->socket.at);
+    }
+  }
+  for (const netpoll::Endpoint& at : config_.listen) {
+    const absl::Status bound = BindDoors(at, "--listen=", config_.mode == Mode::kEcho, workers);
+    if (!bound.ok()) return bound;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo,
+                               int count) {
+  auto sockets = netpoll::Bind(poller_->kernel(), at, count, ListenOptionsOf(config_));
+  if (!sockets.ok()) {
+    return absl::Status(sockets.status().code(), flag + std::string(sockets.status().message()));
+  }
+  int worker = 0;
+  for (const netpoll::BoundSocket& socket : *sockets) {
+    auto door = std::make_unique<Door>();
+    door->socket = socket;
+    door->echo = echo;
+    door->worker = worker++;
+    doors_.push_back(std::move(door));
+  }
+  return absl::OkStatus();
+}
+
+void Server::StartWorkers() {
+  sched::Scheduler::Options options;
+  options.event_sources = poller_->event_sources();
+  options.fiber_stack_bytes = config_.stack_size;
+  options.spin = config_.spin;
+  if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
+  options.fiber_count_max = 2 * max_conns_ + static_cast<int64_t>(doors_.size()) + 64;
+  scheduler_ = std::make_unique<sched::Scheduler>(options);
+  doors_open_.store(static_cast<int>(doors_.size()));
+  doors_accepting_.store(static_cast<int>(doors_.size()));
+  for (const auto& door : doors_) {
+    Door* const d = door.get();
+    const bool spawned = scheduler_->SpawnOn(d->worker, [this, d] { ServeDoor(*d); });
+    PARKWAY_CHECK(spawned, d->worker);
+  }
+}
+
+Server::~Server() {
+  if (scheduler_ != nullptr) return;
+  for (const auto& door : doors_) netpoll::CloseBound(poller_->kernel(), door->socket);
+}
+
+std::string Server::Banner() const {
+  std::string text = "parkway " + std::string(kVersion) + ": " +
+                     (config_.mode == Mode::kEcho ? "echo" : "proxy") + ", " +
+                     std::to_string(scheduler_->worker_count()) + " workers" +
+                     (config_.pin_cpus ? ", pinned" : "") + "\n";
+  std::string listen;
+  std::string last;
+  for (const auto& door : doors_) {
+    const std::string at = door->socket.at.ToString();
+    if (at == last || (config_.embedded_backends && door->echo)) continue;
+    listen += " " + at;
+    last = at;
+  }
+  text += "  listening on " + listen.substr(listen.empty() ? 0 : 1) + "\n";
+  if (config_.mode == Mode::kProxy) {
+    text += "  backends    ";
+    for (const netpoll::Endpoint& backend : backends_) text += " " + backend.ToString();
+    text += config_.embedded_backends ? " (built-in echo)\n" : "\n";
+  }
+  text += "  limits       " + std::to_string(max_conns_) + " connections (" +
+          std::to_string(descriptors_) + " open files), connect " +
+          FormatDuration(config_.connect_timeout) + ", idle " +
+          FormatDuration(config_.idle_timeout) + ", half-close " +
+          FormatDuration(config_.half_close_timeout) + ", drain " +
+          FormatDuration(config_.drain_timeout) + "\n";
+  const netpoll::Endpoint& first = doors_.back()->socket.at;
+  if (!first.is_unix() && (config_.mode == Mode::kEcho || config_.embedded_backends)) {
+    const std::string host = first.is_any() ? "127.0.0.1" : last.substr(0, last.rfind(':'));
+    text += "  try          bash -c 'exec 3<>/dev/tcp/" + host + "/" +
+            std::to_string(first.port()) + "; echo hello >&3; head -n1 <&3'\n";
+  }
+  return text;
+}
+
+// --- Accepting.
+
+void Server::ServeDoor(Door& door) {
+  netpoll::Listener listener(*poller_, door.socket);
+  {
+    sched::MutexLock lock(doors_mu_);
+    door.listener = &listener;
+  }
+  Conn client;
+  while (phase_.load(std::memory_order_seq_cst) == Phase::kServing) {
+    if (!Admit()) break;
+    const IoResult accepted = listener.Accept(client);
+    if (!accepted.ok()) {
+      PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
+      break;
+    }
+    StartSession(std::move(client), door.echo);
+  }
+  // Those the kernel has accepted already are served too, as long as there is room.
+  while (sessions() < max_conns_ && listener.TryAccept(client).ok()) {
+    StartSession(std::move(client), door.echo);
+  }
+  {
+    sched::MutexLock lock(doors_mu_);
+    door.listener = nullptr;
+  }
+  LeaveTogether();
+  listener.Close();
+  doors_open_.fetch_sub(1, std::memory_order_seq_cst);
+  changed_->Set();
+}
+
+// A reuseport socket that closes before the others resets the connections in its queue, so nobody
+// closes until everybody's queue is empty.
+void Server::LeaveTogether() {
+  sched::ParkingLot& lot = sched::CurrentParkingLot();
+  if (doors_accepting_.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+    lot.WakeAll(&doors_accepting_);
+    return;
+  }
+  constexpr auto still = [](void* count) {
+    return static_cast<std::atomic<int>*>(count)->load(std::memory_order_seq_cst) > 0;
+  };
+  while (still(&doors_accepting_)) {
+    lot.Wait(&doors_accepting_, sched::WaitReason::kLock, still, &doors_accepting_);
+  }
+}
+
+// Blocks at max_conns. False when it drains.
+bool Server::Admit() {
+  constexpr auto full = [](void* arg) {
+    auto* const self = static_cast<Server*>(arg);
+    return self->sessions_.load(std::memory_order_seq_cst) >= self->max_conns_ &&
+           self->phase_.load(std::memory_order_seq_cst) == Phase::kServing;
+  };
+  while (full(this)) {
+    sched::CurrentParkingLot().Wait(&sessions_, sched::WaitReason::kLock, full, this);
+  }
+  return phase_.load(std::memory_order_seq_cst) == Phase::kServing;
+}
+
+void Server::Release() {
+  const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
+  if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&sessions_);
+  if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
+}
+
+// --- Sessions.
+
+void Server::StartSession(Conn client, bool echo) {
+  sessions_.fetch_add(1, std::memory_order_seq_cst);
+  served_.fetch_add(1, std::memory_order_relaxed);
+  auto* const session = new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo,
+                                    buffers_, timeouts_);
+  list_.Add(session);
+  if (sched::Spawn([this, session] { RunSession(session); })) return;
+  session->End(EndReason::kOverload);
+  list_.Remove(session);
+  delete session;
+  Release();
+}
+
+void Server::RunSession(Session* session) {
+  const auto run_half = [this](Session* s, int half) {
+    if (!s->RunHalf(half)) return;
+    list_.Remove(s);
+    delete s;
+    Release();
+  };
+  if (session->halves() == 1) return run_half(session, 0);
+  if (!ConnectBackend(*session) ||
+      !sched::Spawn([session, run_half] { run_half(session, 1); })) {
+    session->client().Abort();
+    session->End(session->backend().closed() ? EndReason::kNoBackend : EndReason::kOverload);
+    list_.Remove(session);
+    delete session;
+    return Release();
+  }
+  run_half(session, 0);
+}
+
+// Round robin; a backend that cannot be connected to is passed over, each is tried once.
+bool Server::ConnectBackend(Session& session) {
+  for (size_t attempt = 0; attempt < backends_.size(); ++attempt) {
+    const uint32_t turn = next_backend_.fetch_add(1, std::memory_order_relaxed);
+    const netpoll::Endpoint& backend = backends_[turn % backends_.size()];
+    const IoResult result =
+        session.backend().Connect(backend, sched::After(sched::Now(), config_.connect_timeout));
+    if (result.ok()) return true;
+    if (result.status == IoStatus::kClosed) return false;  // the server closes
+    ReportBackendFailure(backend, result);
+  }
+  session.backend().Close();
+  return false;
+}
+
+// At most one line per second: a backend that is down fails every client.
+void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResult& result) {
+  const int64_t failures = backend_failures_.fetch_add(1, std::memory_order_relaxed) + 1;
+  const int64_t now = sched::ToNs(sched::RoundTime());
+  int64_t due = next_report_.load(std::memory_order_relaxed);
+  if (now < due) return;
+  if (!next_report_.compare_exchange_strong(due, now + kReportEvery.count(),
+                                            std::memory_order_relaxed)) {
+    return;
+  }
+  const std::string reason(result.ToStatus("backend " + backend.ToString()).message());
+  std::fprintf(stderr, "parkway: %s (%lld failed connects so far)\n", reason.c_str(),
+               static_cast<long long>(failures));
+}
+
+// --- The end.
+
+void Server::RequestStop() {
+  stop_requests_.fetch_add(1, std::memory_order_seq_cst);
+  changed_->Set();
+}
+
+bool Server::Run() {
+  NotifyServiceManager("READY=1");
+  while (stop_requests_.load(std::memory_order_seq_cst) == 0) {
+    (void)changed_->WaitUntil(sched::kNever);
+  }
+  NotifyServiceManager("STOPPING=1");
+  BeginDrain();
+  const sched::Deadline deadline = sched::After(host_.Now(), config_.drain_timeout);
+  const bool drained = AwaitDrained(deadline, 2);
+  if (!drained) CloseSessions();
+  scheduler_->DrainUntil(sched::kNever);
+  return drained;
+}
+
+bool Server::AwaitDrained(sched::Deadline deadline, int stop_requests) {
+  const auto done = [this] {
+    return doors_open_.load(std::memory_order_seq_cst) == 0 &&
+           sessions_.load(std::memory_order_seq_cst) == 0;
+  };
+  bool in_time = true;
+  while (!done() && in_time && stop_requests_.load(std::memory_order_seq_cst) < stop_requests) {
+    in_time = changed_->WaitUntil(deadline);
+  }
+  return done();
+}
+
+void Server::BeginDrain() {
+  phase_.store(Phase::kDraining, std::memory_order_seq_cst);
+  const bool spawned = scheduler_->SpawnOn(0, [this] {
+    sched::CurrentParkingLot().WakeAll(&sessions_);
+    sched::MutexLock lock(doors_mu_);
+    for (const auto& door : doors_) {
+      if (door->listener != nullptr) door->listener->StopWaiting();
+    }
+  });
+  PARKWAY_CHECK(spawned, 0);
+}
+
+void Server::CloseSessions() {
+  phase_.store(Phase::kClosing, std::memory_order_seq_cst);
+  const bool spawned = scheduler_->SpawnOn(0, [this] {
+    // Once more after the doors have closed, for sessions that began meanwhile.
+    do {
+      list_.CloseAll();
+      sched::SleepFor(std::chrono::milliseconds(1));
+    } while (doors_open_.load(std::memory_order_seq_cst) > 0 || sessions() > 0);
+  });
+  PARKWAY_CHECK(spawned, 0);
+}
+
+std::string Server::Summary() const {
+  std::string text = "parkway: served " + std::to_string(served_.load()) + " connections";
+  for (int i = 1; i < kEndReasons; ++i) {
+    const auto reason = static_cast<EndReason>(i);
+    if (list_.ended(reason) > 0) {
+      text += std::string(", ") + ToString(reason) + " " + std::to_string(list_.ended(reason));
+    }
+  }
+  return text + "\n";
+}
+
+}  // namespace parkway

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The daemon's life: bind, serve, drain, stop.
+#ifndef PARKWAY_SERVER_SERVER_H_
+#define PARKWAY_SERVER_SERVER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "netpoll/listener.h"
+#include "netpoll/poller.h"
+#include "sched/host.h"
+#include "sched/scheduler.h"
+#include "server/buffer_pool.h"
+#include "server/config.h"
+#include "server/session.h"
+#include "server/session_list.h"
+
+namespace parkway {
+
+// Only ever moves forward.
+//   kServing    accepts and relays
+//   kDraining   has accepted all that was queued, closed the listeners; sessions end by themselves
+//   kClosing    the drain deadline passed, or a second request came: sessions are closed
+enum class Phase : uint8_t { kServing, kDraining, kClosing };
+
+class Server {
+ public:
+  // Binds every listener, so that nothing serves if one of them cannot; starts the workers. Errors
+  // name the flag and the value. Call on the main thread.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config);
+  ~Server();  // REQUIRES: Run() returned
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // What it listens on, with how many workers, which limits hold, and a line to try.
+  std::string Banner() const;
+
+  // Serves until RequestStop(), then drains. Blocks the thread. True if every session ended by
+  // itself within drain_timeout.
+  bool Run();
+
+  // First call: drain. Second: end now. Any thread.
+  void RequestStop();
+
+  // One line on what was served, for the end.
+  std::string Summary() const;
+
+  int64_t sessions() const { return sessions_.load(std::memory_order_relaxed); }
+
+ private:
+  // A listening socket, what its sessions do, and the worker it belongs to.
+  struct Door {
+    netpoll::BoundSocket socket;
+    bool echo = false;
+    int worker = 0;
+    netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
+  };
+
+  Server(const Config& config, int workers, int64_t max_conns, int64_t descriptors);
+  absl::Status BindAll();
+  absl::Status BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo, int count);
+  void StartWorkers();
+
+  void ServeDoor(Door& door);
+  bool Admit();
+  void Release();
+  void StartSession(netpoll::Conn client, bool echo);
+  void RunSession(Session* session);
+  bool ConnectBackend(Session& session);
+  void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
+  void LeaveTogether();
+
+  void BeginDrain();
+  void CloseSessions();
+  bool AwaitDrained(sched::Deadline deadline, int stop_requests);
+
+  const Config config_;
+  const int64_t max_conns_;
+  const int64_t descriptors_;
+  const SessionTimeouts timeouts_;
+  sched::Host& host_;
+  std::vector<netpoll::Endpoint> backends_;
+  std::unique_ptr<netpoll::Poller> poller_;
+  std::vector<std::unique_ptr<Door>> doors_;
+  BufferPool buffers_;
+  SessionList list_;
+  const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
+
+  std::atomic<Phase> phase_{Phase::kServing};
+  std::atomic<int> stop_requests_{0};
+  std::atomic<int64_t> sessions_{0};
+  std::atomic<int> doors_open_{0};      // doors whose listener is not closed
+  std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
+  std::atomic<uint32_t> next_backend_{0};
+  std::atomic<int64_t> served_{0};
+  std::atomic<int64_t> backend_failures_{0};
+  std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed
+
+  sched::Mutex doors_mu_;
+  std::unique_ptr<sched::Scheduler> scheduler_;  // last: its fibers use everything above
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_SERVER_H_

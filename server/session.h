@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One client's session: a record with the two connections and two halves, one per direction, each
+// relayed by a fiber of its own.
+//
+// How a session ends, by what a half meets:
+//
+//   a half meets                 it does                                       and the session
+//   source: FIN                  sends FIN to the target                       goes on with the other
+//                                                                              half, under
+//                                                                              half_close_timeout
+//   source: reset                waits until the target's kernel has delivered ends
+//                                what was written (at most reset_linger), then
+//                                resets the target
+//   target: write fails          stops; the other half still delivers what the goes on until that is
+//                                target sent before it broke                   read, then as a reset
+//   both silent for idle_timeout closes both                                   ends
+//   drain deadline, 2nd SIGTERM  (Server closes both)                          ends
+//
+// Bytes that arrived before a FIN or a reset are always delivered first. The record lives until
+// both halves have left.
+#ifndef PARKWAY_SERVER_SESSION_H_
+#define PARKWAY_SERVER_SESSION_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "netpoll/conn.h"
+#include "netpoll/io_result.h"
+#include "sched/clock.h"
+#include "server/buffer_pool.h"
+
+namespace parkway {
+
+enum class EndReason : uint8_t {
+  kNone,
+  kFinished,       // FIN in both directions
+  kClientReset,    // the client broke the connection
+  kBackendReset,   // the backend did
+  kNoBackend,      // none could be connected to
+  kIdle,           // idle_timeout or half_close_timeout
+  kOverload,       // no fiber for its second half
+  kShutdown,       // by the server
+};
+inline constexpr int kEndReasons = 8;
+const char* ToString(EndReason reason);
+
+// Spans, 0 for none.
+struct SessionTimeouts {
+  sched::Duration idle;
+  sched::Duration half_close;
+  sched::Duration reset_linger;
+};
+
+class Session {
+ public:
+  // An echo session: the client is its own target. Otherwise `backend` is still to be connected.
+  Session(netpoll::Conn client, netpoll::Conn backend, bool echo, BufferPool& buffers,
+          const SessionTimeouts& timeouts);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  netpoll::Conn& client() { return client_; }
+  netpoll::Conn& backend() { return backend_; }
+
+  // Relays one half until it ends: 0 is what the client sends, 1 what the backend sends. True for
+  // the last half to leave: the caller then frees the record. Fiber only; the frame below should
+  // hold nothing.
+  [[nodiscard]] bool RunHalf(int half);
+  int halves() const { return echo_ ? 1 : 2; }
+
+  // Ends it from outside or before its halves run. The first reason stays. From any fiber.
+  void End(EndReason reason);
+  EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
+
+  // The server's list of sessions; guarded by its lock.
+  Session* previous = nullptr;
+  Session* next = nullptr;
+  int list = 0;
+
+ private:
+  struct Half {
+    netpoll::Conn* source;
+    netpoll::Conn* target;
+    // When bytes last moved, in nanoseconds; written by this half, read by the other (relaxed: a
+    // late look only delays a timeout).
+    std::atomic<int64_t> last_activity{0};
+  };
+
+  netpoll::IoResult Relay(Half& half);
+  netpoll::IoResult WriteAll(Half& half, std::span<const std::byte> data);
+  netpoll::IoResult WriteRest(Half& half, std::span<const std::byte> rest);
+  bool Expired(sched::Deadline* next);
+  void PassResetOn(netpoll::Conn& target);
+  void LimitTheOtherHalf(Half& half);
+  void HalfEnded(Half& half, const netpoll::IoResult& result, bool reading);
+  sched::Duration Limit() const;
+
+  netpoll::Conn client_;
+  netpoll::Conn backend_;
+  Half half_[2];
+  const bool echo_;
+  BufferPool& buffers_;
+  const SessionTimeouts& timeouts_;
+  std::atomic<int> alive_;
+  std::atomic<bool> half_closed_{false};
+  std::atomic<EndReason> reason_{EndReason::kNone};
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_SESSION_H_

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/session_list.h"
+
+#include "sched/check.h"
+#include "sched/fibers.h"
+
+namespace parkway {
+
+SessionList::~SessionList() {
+  for (Shard& shard : shards_) {
+    sched::MutexLock lock(shard.mu);
+    PARKWAY_CHECK(shard.first == nullptr, 0);
+  }
+}
+
+void SessionList::Add(Session* session) {
+  session->list = sched::CurrentWorkerIndex();
+  Shard& shard = shards_[session->list];
+  sched::MutexLock lock(shard.mu);
+  session->next = shard.first;
+  if (shard.first != nullptr) shard.first->previous = session;
+  shard.first = session;
+}
+
+void SessionList::Remove(Session* session) {
+  ended_[static_cast<int>(session->reason())].fetch_add(1, std::memory_order_relaxed);
+  Shard& shard = shards_[session->list];
+  sched::MutexLock lock(shard.mu);
+  if (session->next != nullptr) session->next->previous = session->previous;
+  (session->previous != nullptr ? session->previous->next : shard.first) = session->next;
+}
+
+void SessionList::CloseAll() {
+  for (Shard& shard : shards_) {
+    // Closing takes the parking lot's lock and queues fibers; neither ever takes this one.
+    sched::MutexLock lock(shard.mu);
+    for (Session* session = shard.first; session != nullptr; session = session->next) {
+      session->End(EndReason::kShutdown);
+    }
+  }
+}
+
+}  // namespace parkway

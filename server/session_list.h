@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The sessions that exist, so that they can be counted, awaited and closed.
+#ifndef PARKWAY_SERVER_SESSION_LIST_H_
+#define PARKWAY_SERVER_SESSION_LIST_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "sched/mutex.h"
+#include "server/session.h"
+
+namespace parkway {
+
+// Sharded by worker, so that opening a session shares no lock with the other workers.
+class SessionList {
+ public:
+  explicit SessionList(int workers) : shards_(workers) {}
+  ~SessionList();  // CHECKs that it is empty
+
+  // By the calling worker. From here on CloseAll finds it.
+  void Add(Session* session);
+  // Before it is freed; counts how it ended.
+  void Remove(Session* session);
+
+  // Ends every session with kShutdown. Worker only; never parks.
+  void CloseAll();
+
+  int64_t ended(EndReason reason) const {
+    return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);
+  }
+
+ private:
+  struct alignas(64) Shard {
+    sched::Mutex mu;
+    Session* first ABSL_GUARDED_BY(mu) = nullptr;
+  };
+
+  std::vector<Shard> shards_;
+  std::array<std::atomic<int64_t>, kEndReasons> ended_{};  // statistics
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_SESSION_LIST_H_
