@@ -45,7 +45,7 @@ struct SchedulerStats {
 class Scheduler {
  public:
   struct Options {
-    // One worker waits in each, at most 256. They outlive the scheduler.
+    // One worker waits in each, at most 1024. They outlive the scheduler.
     std::vector<EventSource*> event_sources;
     Host* host = nullptr;  // nullptr: Host::Real()
     // Address space per fiber, guard page included; a multiple of 4096, at least 16 KiB. A parked fiber costs the
@@ -58,8 +58,8 @@ class Scheduler {
     Duration spin{0};
     // CPU i of this list carries worker i (modulo its size); empty: not pinned.
     std::vector<int> cpus;
-    // Called on the watchdog's thread, at most once per second, when a worker has not come back for `stall_after`.
-    // Default: a line and the stack on stderr.
+    // Called on the watchdog's thread, at most once per second, when a worker has not come back for
+    // `stall_after`; 0: never. Default: a line and the stack on stderr.
     std::function<void(const StallReport&)> on_stall;
     Duration stall_after = std::chrono::milliseconds(10);
     // Do not start threads: a simulation calls Step() itself.

@@ -91,6 +91,11 @@ DEFINE_bool(pin_cpus, false,
             "Binds every worker to a CPU of its own. "
             "true or false. Off, since it helps only where the machine is the daemon's own; "
             "elsewhere a pinned worker waits for its CPU while others are free.");
+DEFINE_string(stall_report, "10ms",
+              "How long a worker may stay away from its loop before that is reported. "
+              "A duration, 0 to 1m; 0 never reports. The report, at most one per second on "
+              "stderr, names the function it is in: a bug, or a host that starves the process. "
+              "Raise it where the host does.");
 DEFINE_string(spin, "0",
               "How long an idle worker looks for work before it sleeps. "
               "A duration, 0 to 1ms; 0 sleeps at once. Waking a sleeping CPU takes tens of "
@@ -177,6 +182,7 @@ const Flag kFlags[] = {
 
     {"workers", Topic::kProcess, "COUNT", CountField<int>{&Config::workers, 0, 1024}},
     {"pin_cpus", Topic::kProcess, "", BoolField{&Config::pin_cpus}},
+    {"stall_report", Topic::kProcess, "DURATION", DurationField{&Config::stall_report, 0s, 1min}},
     {"spin", Topic::kProcess, "DURATION", DurationField{&Config::spin, 0s, 1ms}},
     {"stack_size", Topic::kProcess, "SIZE",
      SizeField{&Config::stack_size, 16 * kKiB, 16 * kKiB* kKiB, /*step=*/4 * kKiB}},

@@ -96,6 +96,7 @@ void Server::StartWorkers() {
   options.event_sources = poller_->event_sources();
   options.fiber_stack_bytes = config_.stack_size;
   options.spin = config_.spin;
+  options.stall_after = config_.stall_report;
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   options.fiber_count_max = 2 * max_conns_ + static_cast<int64_t>(doors_.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);

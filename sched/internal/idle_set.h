@@ -37,7 +37,7 @@ enum class Woken : uint8_t {
 template <class Atomics>
 class BasicIdleSet {
  public:
-  static constexpr int kWorkersMax = 256;
+  static constexpr int kWorkersMax = 1024;
 
   explicit BasicIdleSet(int workers) : workers_(workers) {}
 
@@ -99,10 +99,6 @@ class BasicIdleSet {
 
   // Any sleeper, without making it a searcher (the watchdog wakes a sentinel so): the worker to Interrupt, or -1.
   int ClaimAny() { return Claim(/*to_search=*/false); }
-
-  bool IsSleeping(int worker) const {
-    return (words_[worker / kPerWord].load(std::memory_order_seq_cst) & SleepBit(worker)) != 0;
-  }
 
   int SleepingCount() const {
     int count = 0;

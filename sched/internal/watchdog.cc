@@ -52,14 +52,15 @@ bool Watchdog::AllAsleep() const {
 }
 
 void Watchdog::LookAt(Worker& worker, int64_t now) {
-  if (!worker.bound() || core_.idle.IsSleeping(worker.index)) return;
+  if (!worker.bound()) return;
   const int64_t last_poll = worker.last_poll();
   if (now - last_poll < kUnpolledNs) return;
   if (core_.sentinel.load(std::memory_order_seq_cst) < 0) {
     const int sleeper = core_.idle.ClaimAny();
     if (sleeper >= 0) core_.workers[sleeper]->Interrupt();
   }
-  if (now - last_poll >= core_.options.stall_after.count()) Report(worker, now, last_poll);
+  const int64_t stall_after = core_.options.stall_after.count();
+  if (stall_after > 0 && now - last_poll >= stall_after) Report(worker, now, last_poll);
 }
 
 void Watchdog::Report(Worker& worker, int64_t now, int64_t last_poll) {

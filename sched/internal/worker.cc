@@ -98,7 +98,7 @@ bool Worker::OthersNeedHelp() const {
   for (const auto& other : core.workers) {
     if (other.get() == this) continue;
     if (other->HasSurplus()) return true;
-    if (other->IsStale(now_) && !core.idle.IsSleeping(other->index)) return true;
+    if (other->IsStale(now_)) return true;
   }
   return false;
 }
@@ -122,7 +122,7 @@ Waiter Worker::Steal() {
 // Polls and fires timers for workers that are too busy to.
 void Worker::ServeStale() {
   for (const auto& other : core.workers) {
-    if (other.get() == this || !other->IsStale(now_) || core.idle.IsSleeping(other->index)) continue;
+    if (other.get() == this || !other->IsStale(now_)) continue;
     WaiterList ready;
     (void)other->source_.Poll(ready);  // false: yet another worker is at it
     Dispatch(ready);
@@ -172,7 +172,7 @@ void Worker::Sleep() {
   int64_t wake_at = timers.Next();
   const bool sentinel = [&] {
     for (const auto& other : core.workers) {
-      if (other.get() == this || !other->IsStale(now_) || core.idle.IsSleeping(other->index)) continue;
+      if (other.get() == this || !other->IsStale(now_)) continue;
       int nobody = -1;
       return core.sentinel.compare_exchange_strong(nobody, index, std::memory_order_seq_cst);
     }
@@ -189,6 +189,7 @@ void Worker::Sleep() {
   WaiterList ready;
   if (!MustStayAwake(wake_at)) {
     waits.store(waits.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    last_poll_.store(kInWait, std::memory_order_seq_cst);
     source_.Wait(FromNs(wake_at), ready);
   }
   NoteWoken(core.idle.EndSleep(index), !ready.empty());

@@ -36,6 +36,8 @@ class Worker {
   // A worker that has not polled for so long is served by others.
   static constexpr int64_t kStaleNs = 200'000;
   static constexpr int64_t kSentinelWaitNs = 1'000'000;
+  // In place of the time of its last poll while it blocks in its event source: it is not stuck.
+  static constexpr int64_t kInWait = INT64_MAX / 2;
 
   Worker(Core& core, int index, EventSource& source);
   Worker(const Worker&) = delete;
@@ -128,7 +130,7 @@ class Worker {
 
   RunQueue ring_;
   InjectedQueue pinned_;
-  // When it last polled. seq_cst only so that the watchdog's and the thieves' looks are recent.
+  // When it last polled, or kInWait. seq_cst only so that the watchdog's and the thieves' looks are recent.
   alignas(64) std::atomic<int64_t> last_poll_{0};
   // The instant until which it sleeps; pairs with TimerMoved, see there.
   std::atomic<int64_t> wake_at_{kNeverNs};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -153,6 +154,19 @@ bool MustPrecede(const Access& earlier, const Access& later) {
 using Footprint = std::array<Access, kThreadsMax>;
 using Clock = std::array<uint16_t, kThreadsMax>;
 
+// Per thread: kAwake, or how many of the newest messages are not covered yet by what was explored
+// elsewhere.
+constexpr int8_t kAwake = -1;
+using Sleep = std::array<int8_t, kThreadsMax>;
+
+// Does `a` leave at least as much to explore as `b`?
+bool Covers(const Sleep& a, const Sleep& b) {
+  for (int t = 0; t < kThreadsMax; ++t) {
+    if (a[t] != kAwake && (b[t] == kAwake || b[t] > a[t])) return false;
+  }
+  return true;
+}
+
 struct HashOfState {
   size_t operator()(const StateHash& hash) const { return hash.low(); }
 };
@@ -202,6 +216,10 @@ class Explorer {
   void PlainRead(const internal::Location& location);
   void PlainWrite(const internal::Location& location, bool exact, uint64_t bits);
   void Expect(bool condition, const char* what, Where where);
+  void RememberOnly(std::initializer_list<Remembered> values, Where where);
+  [[noreturn]] void FailAndUnwind(const std::string& what);
+  bool IsInThread() const { return running_ != kNoThread && !given_up_ && !peeking_; }
+  void AddBlock(const void* begin, size_t bytes) { memory_.AddBlock(begin, bytes); }
   void SetLabel(const internal::Location& location, const char* label);
   int IdOf(const internal::Location& location) const;
 
@@ -215,7 +233,8 @@ class Explorer {
     const Request* request = nullptr;
     StateHash results;
     int operations = 0;
-    int plain_writes = 0;
+    int locks_held = 0;
+    int forgotten = 0;  // how often
     int last_step = 0;
   };
 
@@ -233,6 +252,7 @@ class Explorer {
     Footprint pending;  // what each thread is about to do
     Footprint future;   // what each may do from here on, as far as explored
     Clock clock{};      // of the step taken: the newest step of each thread that precedes it
+    Sleep sleep;        // see Explorer
     OpKind kind = OpKind::kLoad;
     int location = -1;
   };
@@ -255,6 +275,8 @@ class Explorer {
   bool Backtrack();
   void PopNode();
   void TryEarlier(int thread, const Access& access);
+  unsigned FirstAfter(size_t step, int thread) const;
+  void UpdateSleep(const Effect& effect);
   Access AccessOf(const Request& request);
   bool IsEnabled(const Request& request);
   bool Holds(const std::function<bool()>& condition, uint64_t* peeked);
@@ -266,8 +288,10 @@ class Explorer {
   void ApplyWeakening(Request* request);
   Site SiteOf(OpKind kind, std::memory_order order, const Request& request) const;
   unsigned Unfinished() const;
+  StateHash Results() const {
+    return running_ == kNoThread ? StateHash() : threads_[running_].results;
+  }
   void Fail(const std::string& what);
-  [[noreturn]] void FailAndUnwind(const std::string& what);
   std::string Object(int location) const;
   std::string Describe(const TraceLine& line) const;
   std::string ThreadName(int thread) const;
@@ -280,7 +304,11 @@ class Explorer {
 
   MemoryModel memory_;
   std::vector<Node> path_;
-  std::unordered_map<StateHash, uint32_t, HashOfState> explored_;  // to its entry in footprints_
+  struct Explored {
+    Sleep sleep;
+    uint32_t future;  // in footprints_
+  };
+  std::unordered_multimap<StateHash, Explored, HashOfState> explored_;
   std::vector<Footprint> footprints_;
   std::unordered_map<StateHash, uint32_t, HashOfState> footprint_ids_;
 
@@ -295,6 +323,7 @@ class Explorer {
   int running_ = kNoThread;
   int outcome_ = 0;
   size_t depth_ = 0;  // steps decided
+  Sleep next_sleep_{};
   bool peeking_ = false;
   uint64_t peeked_ = 0;
   std::array<const char*, kLocationsMax> labels_{};
@@ -455,10 +484,13 @@ Effect Explorer::Perform(const Request& request) {
   switch (op.kind) {
     case OpKind::kLock:
       memory_.Lock(running_, op.location);
+      ++self.locks_held;
       break;
     case OpKind::kTryLock:
       effect.wrote = memory_.holder(op.location) == kNoThread;
-      if (effect.wrote) memory_.Lock(running_, op.location);
+      if (!effect.wrote) break;
+      memory_.Lock(running_, op.location);
+      ++self.locks_held;
       break;
     case OpKind::kUnlock:
       if (memory_.holder(op.location) != running_) {
@@ -466,6 +498,7 @@ Effect Explorer::Perform(const Request& request) {
         return effect;
       }
       memory_.Unlock(running_, op.location, self.results);
+      --self.locks_held;
       break;
     case OpKind::kGhostGet:
       effect.read = memory_.Latest(op.location);
@@ -502,8 +535,8 @@ Effect Explorer::Perform(const Request& request) {
 void Explorer::MixResult(VirtualThread* self, const Request& request, const Effect& effect) {
   StateHash& results = self->results;
   results.Mix(static_cast<uint64_t>(request.op.kind));
-  results.Mix(memory_.Name(running_, effect.read));
-  results.Mix(memory_.Name(running_, effect.written));
+  results.Mix(memory_.Name(running_, results, effect.read));
+  results.Mix(memory_.Name(running_, results, effect.written));
   results.Mix(effect.wrote ? 1 : 0);
   // A lock's holder may read what earlier holders left in ordinary variables.
   if (request.op.kind == OpKind::kLock || (request.op.kind == OpKind::kTryLock && effect.wrote)) {
@@ -535,6 +568,29 @@ void Explorer::NoteStep(const Request& request, const Effect& effect) {
     if (MustPrecede(path_[i].pending[path_[i].thread], mine)) join(static_cast<int>(i + 1));
   }
   node.clock[running_] = static_cast<uint16_t>(depth_);
+  UpdateSleep(effect);
+}
+
+// The state that the newest step leads to inherits who sleeps.
+void Explorer::UpdateSleep(const Effect& effect) {
+  const Node& node = path_[depth_ - 1];
+  next_sleep_.fill(kAwake);
+  if (!reduce_orders_) return;
+  const Access& mine = node.pending[running_];
+  for (int t = 0; t < thread_count_; ++t) {
+    if (t == running_ || threads_[t].finished) continue;
+    int8_t sleep = (node.tried >> t & 1) != 0 ? int8_t{0} : node.sleep[t];
+    if (sleep == kAwake) continue;
+    const Access& other = node.pending[t];
+    if (MustPrecede(mine, other) || MustPrecede(other, mine)) continue;
+    if (effect.wrote && (mine.writes & other.reads) != 0) {
+      // It may read the new message. Not the newest one: rather wake up entirely than keep track of
+      // which.
+      if (effect.newer != 0) continue;
+      ++sleep;
+    }
+    next_sleep_[t] = sleep;
+  }
 }
 
 Effect Explorer::PerformOutsideThreads(const Request& request) {
@@ -548,7 +604,7 @@ Effect Explorer::PerformOutsideThreads(const Request& request) {
       return effect;
     case OpKind::kStore:
     case OpKind::kGhostSet:
-      memory_.Name(kNoThread, op.operand);
+      memory_.Name(kNoThread, StateHash(), op.operand);
       memory_.SetLatest(op.location, op.operand);
       return effect;
     case OpKind::kLock:
@@ -571,7 +627,7 @@ Effect Explorer::PerformOutsideThreads(const Request& request) {
   if (op.kind == OpKind::kCompareExchange && effect.read != op.expected) return effect;
   effect.wrote = true;
   const uint64_t value = op.modify == nullptr ? op.operand : op.modify(effect.read, op.operand);
-  memory_.Name(kNoThread, value);
+  memory_.Name(kNoThread, StateHash(), value);
   memory_.SetLatest(op.location, value);
   return effect;
 }
@@ -593,7 +649,7 @@ int Explorer::Create(LocationKind kind, uint64_t value, uint64_t* execution) {
   *execution = execution_;
   int id = -1;
   if (!memory_.Create(kind, running_, value, &id)) Misuse("too many locations (kLocationsMax)");
-  memory_.Name(running_, value);
+  memory_.Name(running_, Results(), value);
   labels_[id] = nullptr;
   return id;
 }
@@ -634,11 +690,11 @@ void Explorer::PlainWrite(const internal::Location& location, bool exact, uint64
   const int id = IdOf(location);
   uint64_t value = 0;
   if (exact) {
-    value = memory_.Name(running_, bits);
+    value = memory_.Name(running_, Results(), bits);
   } else if (running_ != kNoThread) {
-    // Follows from what the writer has done before.
-    value = static_cast<uint64_t>(running_ + 1) << 32 |
-            static_cast<uint64_t>(++threads_[running_].plain_writes);
+    StateHash what = Results();  // it follows from that
+    what.Mix(static_cast<uint64_t>(running_));
+    value = what.low();
   }
   int other = kNoThread;
   if (running_ != kNoThread) {
@@ -668,7 +724,9 @@ int Explorer::Decide() {
     if (node.kind == OpKind::kChoose) {
       node.outcomes = request->choices;
     } else if (HasOrder(node.kind)) {
-      node.outcomes = memory_.Outcomes(node.thread, request->op);
+      const int8_t newest = node.sleep[node.thread];
+      node.outcomes =
+          memory_.Outcomes(node.thread, request->op, newest == kAwake ? INT_MAX : newest);
     } else {
       node.outcomes = 1;
     }
@@ -694,8 +752,10 @@ unsigned Explorer::Unfinished() const {
 bool Explorer::PushNode() {
   const unsigned unfinished = Unfinished();
   Node node;
+  node.sleep.fill(kAwake);
   if (depth_ > 0) {
     const Node& last = path_.back();
+    node.sleep = next_sleep_;
     node.previous = last.kind == OpKind::kChoose ? last.previous : last.thread;
     const bool interrupted = last.previous != kNoThread && last.previous != last.thread &&
                              (last.enabled >> last.previous & 1) != 0 &&
@@ -703,26 +763,34 @@ bool Explorer::PushNode() {
     node.preemptions = last.preemptions + (interrupted ? 1 : 0);
   }
   memory_.Hash(unfinished, &node.key);
-  for (int t = 0; t < thread_count_; ++t) node.key.Mix(threads_[t].results);
+  for (int t = 0; t < thread_count_; ++t) {
+    // What a finished thread got is of interest only to the checks at the end.
+    const bool is_over = threads_[t].finished && exploration_->checks_.empty();
+    node.key.Mix(is_over ? StateHash() : threads_[t].results);
+  }
   if (result_.bounded) {
     node.key.Mix(static_cast<uint64_t>(node.previous + 1));
     node.key.Mix(static_cast<uint64_t>(node.preemptions));
   }
   if (options_.merge_states) {
-    const auto seen = explored_.find(node.key);
-    if (seen != explored_.end()) {
-      const Footprint& future = footprints_[seen->second];
+    const auto [first, last] = explored_.equal_range(node.key);
+    if (first == last) ++result_.states;
+    for (auto seen = first; seen != last; ++seen) {
+      if (!Covers(seen->second.sleep, node.sleep)) continue;
+      const Footprint& future = footprints_[seen->second.future];
       if (!path_.empty()) {
         for (int t = 0; t < thread_count_; ++t) path_.back().future[t].Add(future[t]);
       }
       for (int t = 0; t < thread_count_; ++t) TryEarlier(t, future[t]);
       return false;
     }
+  } else {
+    ++result_.states;
   }
-  ++result_.states;
   if (unfinished == 0) {
     finished_ = true;
-    if (options_.merge_states) explored_.emplace(node.key, Intern(Footprint()));
+    if (options_.merge_states)
+      explored_.emplace(node.key, Explored{node.sleep, Intern(Footprint())});
     return false;
   }
   if (depth_ == kOperationsMax) {
@@ -731,21 +799,33 @@ bool Explorer::PushNode() {
   }
 
   int choosing = kNoThread;
+  unsigned able = 0;
   for (int t = 0; t < thread_count_; ++t) {
     if (threads_[t].finished) continue;
     const Request& request = *threads_[t].request;
     node.pending[t] = AccessOf(request);
     node.future[t] = node.pending[t];
-    if (IsEnabled(request)) node.enabled |= 1u << t;
+    if (IsEnabled(request)) {
+      able |= 1u << t;
+      if (node.sleep[t] != 0) node.enabled |= 1u << t;
+    }
     if (request.op.kind == OpKind::kChoose) choosing = t;
     TryEarlier(t, node.pending[t]);
   }
-  if (node.enabled == 0) {
+  if (able == 0) {
     Fail("deadlock: no thread can go on (a lost wake-up?)");
     return false;
   }
 
-  if (choosing != kNoThread) {
+  if (node.enabled == 0) {
+    // All that can happen was explored elsewhere; but what is pending here counts.
+    if (!path_.empty()) {
+      for (int t = 0; t < thread_count_; ++t) path_.back().future[t].Add(node.future[t]);
+    }
+    return false;
+  }
+
+  if (choosing != kNoThread && (node.enabled >> choosing & 1) != 0) {
     node.to_try = 1u << choosing;  // concerns nobody else
   } else if (reduce_orders_) {
     const bool goes_on = node.previous != kNoThread && (node.enabled >> node.previous & 1) != 0;
@@ -771,8 +851,34 @@ void Explorer::TryEarlier(int thread, const Access& access) {
     Node& node = path_[i];
     if (node.thread == thread || !MustReverse(node.pending[node.thread], access)) continue;
     if (last != 0 && path_[last - 1].clock[node.thread] > i) continue;  // precedes it anyway
-    node.to_try |= (node.enabled >> thread & 1) != 0 ? 1u << thread : node.enabled;
+    const unsigned first = FirstAfter(i, thread);
+    if ((first & node.to_try) != 0) continue;
+    const unsigned one = first & -first;
+    node.to_try |= (node.enabled & one) != 0 ? one : node.enabled;
   }
+}
+
+// The threads with which one can begin, in the state before step `i`, on the way to the point where
+// `thread` is now, without that step: of the later steps that precede that point, those that none
+// of the others precedes.
+unsigned Explorer::FirstAfter(size_t i, int thread) const {
+  const int last = threads_[thread].last_step;
+  if (last <= static_cast<int>(i) + 1) return 1u << thread;
+  const Clock& clock = path_[last - 1].clock;
+  unsigned first = 0;
+  unsigned met = 0;
+  for (size_t j = i + 1; j < depth_; ++j) {
+    const Node& node = path_[j];
+    const unsigned bit = 1u << node.thread;
+    if (clock[node.thread] <= j || (met & bit) != 0) continue;
+    bool is_first = true;
+    for (int t = 0; t < thread_count_; ++t) {
+      if ((met >> t & 1) != 0 && node.clock[t] > i + 1) is_first = false;
+    }
+    met |= bit;
+    if (is_first) first |= bit;
+  }
+  return first;
 }
 
 // Moves the end of the path on to the next decision. False when all are done.
@@ -796,7 +902,7 @@ bool Explorer::Backtrack() {
 void Explorer::PopNode() {
   const Node node = path_.back();
   path_.pop_back();
-  if (options_.merge_states) explored_.emplace(node.key, Intern(node.future));
+  if (options_.merge_states) explored_.emplace(node.key, Explored{node.sleep, Intern(node.future)});
   if (path_.empty()) return;
   for (int t = 0; t < kThreadsMax; ++t) path_.back().future[t].Add(node.future[t]);
 }
@@ -906,6 +1012,21 @@ void Explorer::Expect(bool condition, const char* what, Where where) {
   } else {
     FailAndUnwind(ThreadName(running_) + ": " + text);
   }
+}
+
+void Explorer::RememberOnly(std::initializer_list<Remembered> values, Where where) {
+  if (!IsInThread()) return;
+  VirtualThread& self = threads_[running_];
+  // Ordinary data behind a lock follows from the results that its holders had.
+  if (self.locks_held != 0) Misuse("RememberOnly is called with a mutex held");
+  StateHash results;
+  for (const char* c = where.file; *c != 0; ++c) results.Mix(static_cast<uint64_t>(*c));
+  results.Mix(static_cast<uint64_t>(where.line));
+  results.Mix(static_cast<uint64_t>(++self.forgotten));
+  for (const Remembered& value : values) {
+    results.Mix(memory_.Name(running_, self.results, value.bits));
+  }
+  self.results = results;
 }
 
 void Explorer::Fail(const std::string& what) {
@@ -1074,6 +1195,17 @@ void Expect(bool condition, const char* what, Where where) {
   Current().Expect(condition, what, where);
 }
 
+bool InVirtualThread() { return Explorer::current != nullptr && Explorer::current->IsInThread(); }
+
+void Fail(const char* what) {
+  if (!InVirtualThread()) Misuse("Fail is for virtual threads");
+  Current().FailAndUnwind(what);
+}
+
+void RememberOnly(std::initializer_list<Remembered> values, Where where) {
+  Current().RememberOnly(values, where);
+}
+
 int Choose(int n, Where where) {
   if (n < 1) Misuse("Choose from nothing");
   Request request{.op = {.kind = OpKind::kChoose}, .where = where, .choices = n};
@@ -1081,6 +1213,8 @@ int Choose(int n, Where where) {
 }
 
 namespace internal {
+
+void AddBlock(const void* begin, size_t bytes) { Current().AddBlock(begin, bytes); }
 
 Location::Location(LocationKind kind, uint64_t value) {
   id_ = Current().Create(kind, value, &execution_);

@@ -44,6 +44,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -98,8 +100,26 @@ struct ExploreResult {
 };
 std::string ToString(const ExploreResult& result);
 
+namespace internal {
+void AddBlock(const void* begin, size_t bytes);
+}
+
 class Exploration {
  public:
+  // The shared objects. An address inside of them may be a value that threads store and compare: it
+  // means the same in every execution. (Other addresses may be such values, too, but states are
+  // then merged less often.)
+  template <class T, class... Args>
+  std::shared_ptr<T> Make(Args&&... args) {
+    std::allocator<T> allocator;
+    T* const at = allocator.allocate(1);
+    internal::AddBlock(at, sizeof(T));
+    new (at) T(std::forward<Args>(args)...);
+    return std::shared_ptr<T>(at, [allocator](T* made) mutable {
+      made->~T();
+      allocator.deallocate(made, 1);
+    });
+  }
   // A virtual thread; at most kThreadsMax.
   void Thread(std::string name, std::function<void()> body);
   // Runs when all threads have finished. It sees the newest value of everything. Called once for
@@ -156,6 +176,21 @@ void Expect(bool condition, const char* what, internal::Where where = internal::
 // 0 … n-1, each of which is explored.
 int Choose(int n, internal::Where where = internal::Where::Here());
 
+// An optimisation, often of a factor of ten: between two calls of the protocol, says that what this
+// thread does from here on depends on its past only through these values (integers, bools, enums,
+// pointers). States that differ in the rest are merged. What the thread left in ordinary variables
+// for AtEnd is also past: name it, or leave it in a Ghost.
+struct Remembered {
+  template <class T>
+  Remembered(const T& value);
+  uint64_t bits;
+};
+void RememberOnly(std::initializer_list<Remembered> values = {},
+                  internal::Where where = internal::Where::Here());
+// For hooks of the code under test: its CHECKs fail the exploration instead of the process.
+bool InVirtualThread();
+[[noreturn]] void Fail(const char* what);
+
 namespace internal {
 
 // The identity of a shared object, and its operations on values as bits.
@@ -209,6 +244,9 @@ T FromBits(uint64_t bits) {
 }
 
 }  // namespace internal
+
+template <class T>
+Remembered::Remembered(const T& value) : bits(internal::ToBits(value)) {}
 
 // Traces call the object by this name, a literal.
 inline void Label(const internal::Location& object, const char* label) {

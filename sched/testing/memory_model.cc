@@ -31,8 +31,8 @@ bool IsRelease(std::memory_order order) {
 void MemoryModel::Reset() {
   for (int id = 0; id < count_; ++id) locations_[id].live = false;
   created_.fill(0);
-  named_.fill(0);
   names_.clear();
+  blocks_.clear();
   thread_count_ = 0;
 }
 
@@ -87,9 +87,12 @@ bool MemoryModel::KnowsConstruction(int thread, int location) const {
                                        threads_[thread].view.at[location] != 0);
 }
 
-int MemoryModel::Outcomes(int thread, const Operation& op) {
+int MemoryModel::Outcomes(int thread, const Operation& op, int newest) {
   Enumerate(thread, op);
-  return static_cast<int>(candidates_.size());
+  const auto messages = static_cast<int>(locations_[op.location].history.size());
+  int count = 0;
+  for (const uint16_t index : candidates_) count += messages - index <= newest ? 1 : 0;
+  return count;
 }
 
 void MemoryModel::Enumerate(int thread, const Operation& op) {
@@ -237,11 +240,18 @@ void MemoryModel::Insert(int location, size_t index, Message message) {
 void MemoryModel::OrderInS(int thread, int location, size_t index, bool is_write) {
   std::vector<Message>& history = locations_[location].history;
   View past = threads_[thread].sc;
-  for (size_t i = 0; i < index; ++i) {
-    Join(past, history[i].sc_writer);
-    Join(past, history[i].sc_readers);
+  const auto has = [&](const View& view) { return view.at[location] != 0; };
+  if (!is_write && has(history[index].sc_writer)) {
+    Join(past, history[index].sc_writer);
+  } else {
+    // The next older one will do: those before it are in its past.
+    size_t i = index;
+    while (i > 0 && !has(history[i - 1].sc_writer) && !has(history[i - 1].sc_readers)) --i;
+    if (i > 0) {
+      Join(past, history[i - 1].sc_writer);
+      Join(past, history[i - 1].sc_readers);
+    }
   }
-  if (!is_write) Join(past, history[index].sc_writer);
   const auto place = static_cast<uint16_t>(index + 1);
   past.at[location] = place;
   Join(is_write ? history[index].sc_writer : history[index].sc_readers, past);
@@ -324,15 +334,26 @@ void MemoryModel::SeeLatest(int thread, int location) {
   }
 }
 
-// Named after the first thread to store the value and how many it had named before: both follow
-// from what that thread did, not from the order of the threads.
-uint64_t MemoryModel::Name(int thread, uint64_t value) {
+uint64_t MemoryModel::Name(int thread, const StateHash& when, uint64_t value) {
   if (!LooksLikeAddress(value)) return value;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (value - blocks_[i].begin < blocks_[i].bytes)
+      return (0xb10c00 + i) << 40 | (value - blocks_[i].begin);
+  }
   for (const Named& named : names_) {
     if (named.value == value) return named.name;
   }
-  const uint64_t name = (uint64_t{0xa11a5} << 44) + (static_cast<uint64_t>(thread + 1) << 32) +
-                        static_cast<uint64_t>(named_[thread + 1]++);
+  // After the thread that is the first to store it, and what that has done before: the same in
+  // every order of the threads.
+  StateHash hash = when;
+  hash.Mix(static_cast<uint64_t>(thread));
+  if (thread == kNoThread) hash.Mix(names_.size());
+  uint64_t name = hash.low();
+  const auto is_taken = [&] {
+    return std::any_of(names_.begin(), names_.end(),
+                       [&](const Named& it) { return it.name == name; });
+  };
+  while (is_taken()) ++name;
   names_.push_back({value, name});
   return name;
 }
@@ -381,7 +402,7 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
           const Message& message = location.history[i];
           Join(past, message.sc_writer);
           if (i >= oldest) {
-            hash->Mix(Name(kNoThread, message.value));
+            hash->Mix(Name(kNoThread, StateHash(), message.value));
             hash->Mix(message.attached && i > oldest ? 1 : 0);
             mix_view(message.view);
             mix_view(message.sc);
@@ -404,7 +425,7 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
         mix_view(location.sc);
         break;
       case LocationKind::kGhost:
-        hash->Mix(Name(kNoThread, location.value));
+        hash->Mix(Name(kNoThread, StateHash(), location.value));
         break;
     }
   }
@@ -416,11 +437,15 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
 }
 
 void MemoryModel::Join(View& view, const View& other) const {
-  // Places of atomics grow, the bits of plain variables gather. Without a branch, the compiler uses
-  // vectors.
-  for (int id = 0; id < kLocationsMax; ++id) {
-    const uint16_t gathered = (view.at[id] | other.at[id]) & bits_.at[id];
-    view.at[id] = std::max(std::max(view.at[id], other.at[id]), gathered);
+  // Places of atomics grow, the bits of plain variables gather. Without a branch, in blocks: the
+  // compiler uses vectors.
+  constexpr int kBlock = 8;
+  static_assert(kLocationsMax % kBlock == 0);
+  for (int block = 0; block < count_; block += kBlock) {
+    for (int id = block; id < block + kBlock; ++id) {
+      const uint16_t gathered = (view.at[id] | other.at[id]) & bits_.at[id];
+      view.at[id] = std::max(std::max(view.at[id], other.at[id]), gathered);
+    }
   }
 }
 

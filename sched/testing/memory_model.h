@@ -132,8 +132,9 @@ class MemoryModel {
   // Does `thread` know that the location was constructed? Otherwise touching it is a race.
   bool KnowsConstruction(int thread, int location) const;
 
-  // The number of different results of an atomic operation. 0 is the one of sequential consistency.
-  int Outcomes(int thread, const Operation& op);
+  // The number of different results of an atomic operation, counting only those that read one of
+  // the `newest` messages. 0 is the result of sequential consistency.
+  int Outcomes(int thread, const Operation& op, int newest);
   // `step` numbers the operations of one execution from 1.
   Effect Perform(int thread, const Operation& op, int outcome, int step);
 
@@ -161,9 +162,13 @@ class MemoryModel {
   int ordinal(int location) const { return locations_[location].ordinal; }
   int owner(int location) const { return locations_[location].owner; }
 
-  // A name for the value that is the same in all executions even if it is the address of something
-  // allocated.
-  uint64_t Name(int thread, uint64_t value);
+  // A name for the value that is the same in all executions, even if it is an address of something
+  // allocated. `thread` came by the value, if nobody did before, as a consequence of `when`.
+  uint64_t Name(int thread, const StateHash& when, uint64_t value);
+  // Addresses in this block are named by their offset: better, for whoever comes by them first.
+  void AddBlock(const void* begin, size_t bytes) {
+    blocks_.push_back({reinterpret_cast<uintptr_t>(begin), bytes});
+  }
 
   // Adds all that the future of the threads in `unfinished` (a mask) may depend on.
   void Hash(unsigned unfinished, StateHash* hash);
@@ -200,6 +205,11 @@ class MemoryModel {
     View sc;  // what precedes its next seq_cst operation in S
   };
 
+  struct Block {
+    uint64_t begin;
+    uint64_t bytes;
+  };
+
   struct Named {
     uint64_t value;
     uint64_t name;
@@ -229,7 +239,7 @@ class MemoryModel {
   int thread_count_ = 0;
   std::vector<uint16_t> candidates_;
   std::vector<Named> names_;
-  std::array<int, kThreadsMax + 1> named_{};
+  std::vector<Block> blocks_;
 };
 
 bool IsAcquire(std::memory_order order);
