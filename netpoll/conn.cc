@@ -72,9 +72,7 @@ IoResult Conn::AwaitReadableHeld() {
 }
 
 template <class Call>
-IoResult Conn::ReadWith(size_t asked, Call call) {
-  const internal::Socket::Hold hold(socket_, Direction::kRead);
-  if (!hold) return kIsClosed;
+IoResult Conn::ReadHeld(size_t asked, Call call) {
   for (;;) {
     const IoResult got = TryReadHeld(asked, call);
     if (got.status != IoStatus::kAgain) {
@@ -85,29 +83,30 @@ IoResult Conn::ReadWith(size_t asked, Call call) {
   }
 }
 
-IoResult Conn::Read(std::span<std::byte> buffer) {
-  return ReadWith(buffer.size(), [&] {
-    return socket_.kernel().Recv(socket_.fd(), buffer.data(), buffer.size(), 0);
+IoResult Conn::Reader::Read(std::span<std::byte> buffer) {
+  if (!hold_) return kIsClosed;
+  return conn_.ReadHeld(buffer.size(), [&] {
+    const internal::Socket& socket = conn_.socket_;
+    return socket.kernel().Recv(socket.fd(), buffer.data(), buffer.size(), 0);
   });
 }
 
-IoResult Conn::Readv(std::span<const iovec> buffers) {
+IoResult Conn::Reader::Readv(std::span<const iovec> buffers) {
+  if (!hold_) return kIsClosed;
   buffers = buffers.first(std::min<size_t>(buffers.size(), IOV_MAX));
-  return ReadWith(TotalSize(buffers), [&] {
-    return socket_.kernel().Readv(socket_.fd(), buffers.data(), static_cast<int>(buffers.size()));
+  return conn_.ReadHeld(TotalSize(buffers), [&] {
+    const internal::Socket& socket = conn_.socket_;
+    return socket.kernel().Readv(socket.fd(), buffers.data(), static_cast<int>(buffers.size()));
   });
 }
 
-IoResult Conn::AwaitReadable() {
-  const internal::Socket::Hold hold(socket_, Direction::kRead);
-  return hold ? AwaitReadableHeld() : kIsClosed;
-}
+IoResult Conn::Reader::AwaitReadable() { return hold_ ? conn_.AwaitReadableHeld() : kIsClosed; }
 
-IoResult Conn::TryRead(std::span<std::byte> buffer) {
-  const internal::Socket::Hold hold(socket_, Direction::kRead);
-  if (!hold) return kIsClosed;
-  return TryReadHeld(buffer.size(), [&] {
-    return socket_.kernel().Recv(socket_.fd(), buffer.data(), buffer.size(), 0);
+IoResult Conn::Reader::TryRead(std::span<std::byte> buffer) {
+  if (!hold_) return kIsClosed;
+  return conn_.TryReadHeld(buffer.size(), [&] {
+    const internal::Socket& socket = conn_.socket_;
+    return socket.kernel().Recv(socket.fd(), buffer.data(), buffer.size(), 0);
   });
 }
 
@@ -133,55 +132,46 @@ IoResult Conn::SendvHeld(std::span<iovec> buffers) {
   return IoResult::FromErrno(static_cast<int>(-sent));
 }
 
-IoResult Conn::Write(std::span<const std::byte> data) {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  if (!hold) return kIsClosed;
+IoResult Conn::Writer::Write(std::span<const std::byte> data) {
+  if (!hold_) return kIsClosed;
   size_t written = 0;
   while (written < data.size()) {
-    IoResult result = SendHeld(data.subspan(written));
+    IoResult result = conn_.SendHeld(data.subspan(written));
     written += result.bytes;
-    if (result.status == IoStatus::kAgain) {
-      result = socket_.Await(Direction::kWrite, sched::WaitReason::kWrite);
-    }
+    if (result.status == IoStatus::kAgain) result = AwaitWritable();
     if (!result.ok()) return {written, result.status, result.os_error};
   }
   sched::ChargeOperation();
   return {.bytes = written};
 }
 
-IoResult Conn::Writev(std::span<const iovec> buffers) {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  if (!hold) return kIsClosed;
+IoResult Conn::Writer::Writev(std::span<const iovec> buffers) {
+  if (!hold_) return kIsClosed;
   std::vector<iovec> copy(buffers.begin(), buffers.end());  // it is consumed as bytes go out
   std::span<iovec> left = Advance(copy, 0);
   size_t written = 0;
   while (!left.empty()) {
-    IoResult result = SendvHeld(left);
+    IoResult result = conn_.SendvHeld(left);
     written += result.bytes;
     left = Advance(left, result.bytes);
-    if (result.status == IoStatus::kAgain) {
-      result = socket_.Await(Direction::kWrite, sched::WaitReason::kWrite);
-    }
+    if (result.status == IoStatus::kAgain) result = AwaitWritable();
     if (!result.ok()) return {written, result.status, result.os_error};
   }
   sched::ChargeOperation();
   return {.bytes = written};
 }
 
-IoResult Conn::TryWrite(std::span<const std::byte> data) {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  return hold ? SendHeld(data) : kIsClosed;
+IoResult Conn::Writer::TryWrite(std::span<const std::byte> data) {
+  return hold_ ? conn_.SendHeld(data) : kIsClosed;
 }
 
-IoResult Conn::AwaitWritable() {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  return hold ? socket_.Await(Direction::kWrite, sched::WaitReason::kWrite) : kIsClosed;
+IoResult Conn::Writer::AwaitWritable() {
+  return hold_ ? conn_.socket_.Await(Direction::kWrite, sched::WaitReason::kWrite) : kIsClosed;
 }
 
-IoResult Conn::ShutdownWrite() {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  if (!hold) return kIsClosed;
-  const int result = socket_.kernel().Shutdown(socket_.fd(), SHUT_WR);
+IoResult Conn::Writer::ShutdownWrite() {
+  if (!hold_) return kIsClosed;
+  const int result = conn_.socket_.kernel().Shutdown(conn_.socket_.fd(), SHUT_WR);
   return result < 0 ? IoResult::FromErrno(-result) : IoResult();
 }
 

@@ -28,6 +28,8 @@ namespace netpoll {
 class Poller;
 
 class Conn {
+  using Direction = internal::Direction;
+
  public:
   // Closed: every operation returns kClosed.
   Conn() = default;
@@ -44,26 +46,59 @@ class Conn {
   // with the errno (ECONNREFUSED is kError). After an error, but not kClosed, Connect may be tried again.
   IoResult Connect(const Endpoint& to, sched::Deadline deadline);
 
-  // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at once.
-  IoResult Read(std::span<std::byte> buffer);
-  IoResult Readv(std::span<const iovec> buffers);
-  // Blocks until a read is likely to find something (bytes, the end, an error). A hint: TryRead may still say kAgain.
-  // Needs no buffer meanwhile, and costs no system call when something may be left from before.
-  IoResult AwaitReadable();
-  // As Read, but kAgain instead of waiting.
-  IoResult TryRead(std::span<std::byte> buffer);
+  // One direction of a connection, held: nobody else reads (or writes) while one exists. What a loop
+  // over many operations takes once; the operations of Conn below take it for one call each.
+  // Constructing it waits in line for the direction; on a closed connection its operations return
+  // kClosed. It must end before its Conn does.
+  class Reader {
+   public:
+    explicit Reader(Conn& conn) : conn_(conn), hold_(conn.socket_, Direction::kRead) {}
 
-  // All of `data`, or an error and how much went out before it.
-  IoResult Write(std::span<const std::byte> data);
-  IoResult Writev(std::span<const iovec> buffers);
-  // What the kernel takes now, at least one byte, or kAgain and 0.
-  IoResult TryWrite(std::span<const std::byte> data);
-  // Blocks until a write is likely to be taken. A hint, and also woken when a connection named by AlsoWakeFor breaks.
-  // Call it after TryWrite said kAgain.
-  IoResult AwaitWritable();
+    // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at once.
+    IoResult Read(std::span<std::byte> buffer);
+    IoResult Readv(std::span<const iovec> buffers);
+    // Blocks until a read is likely to find something (bytes, the end, an error). A hint: TryRead may
+    // still say kAgain. Needs no buffer meanwhile, and costs no system call when something may be left
+    // from before.
+    IoResult AwaitReadable();
+    // As Read, but kAgain instead of waiting.
+    IoResult TryRead(std::span<std::byte> buffer);
 
-  // Sends FIN after what was written; reading goes on.
-  IoResult ShutdownWrite();
+   private:
+    Conn& conn_;
+    const internal::Socket::Hold hold_;
+  };
+
+  class Writer {
+   public:
+    explicit Writer(Conn& conn) : conn_(conn), hold_(conn.socket_, Direction::kWrite) {}
+
+    // All of `data`, or an error and how much went out before it.
+    IoResult Write(std::span<const std::byte> data);
+    IoResult Writev(std::span<const iovec> buffers);
+    // What the kernel takes now, at least one byte, or kAgain and 0.
+    IoResult TryWrite(std::span<const std::byte> data);
+    // Blocks until a write is likely to be taken. A hint, and also woken when a connection named by
+    // AlsoWakeFor breaks. Call it after TryWrite said kAgain.
+    IoResult AwaitWritable();
+    // Sends FIN after what was written; reading goes on.
+    IoResult ShutdownWrite();
+
+   private:
+    Conn& conn_;
+    const internal::Socket::Hold hold_;
+  };
+
+  // As the members of Reader and Writer, each holding its direction for the one call.
+  IoResult Read(std::span<std::byte> buffer) { return Reader(*this).Read(buffer); }
+  IoResult Readv(std::span<const iovec> buffers) { return Reader(*this).Readv(buffers); }
+  IoResult AwaitReadable() { return Reader(*this).AwaitReadable(); }
+  IoResult TryRead(std::span<std::byte> buffer) { return Reader(*this).TryRead(buffer); }
+  IoResult Write(std::span<const std::byte> data) { return Writer(*this).Write(data); }
+  IoResult Writev(std::span<const iovec> buffers) { return Writer(*this).Writev(buffers); }
+  IoResult TryWrite(std::span<const std::byte> data) { return Writer(*this).TryWrite(data); }
+  IoResult AwaitWritable() { return Writer(*this).AwaitWritable(); }
+  IoResult ShutdownWrite() { return Writer(*this).ShutdownWrite(); }
 
   // Instants after which operations of that direction return kTimeout, also one that blocks now. kNever: none (the
   // default). Moving a deadline later costs no system call and no lock. From any fiber.
@@ -89,8 +124,6 @@ class Conn {
   Endpoint local();
 
  private:
-  using Direction = internal::Direction;
-
   // What the last read said about the kernel's queue. Belongs to the reader.
   enum class Queue : uint8_t {
     kUnknown,     // something may be there: ask the kernel
@@ -101,7 +134,7 @@ class Conn {
   template <class Call>
   IoResult TryReadHeld(size_t asked, Call call);
   template <class Call>
-  IoResult ReadWith(size_t asked, Call call);
+  IoResult ReadHeld(size_t asked, Call call);
   IoResult AwaitReadableHeld();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);

@@ -39,7 +39,7 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
                  const SessionTimeouts& timeouts)
     : client_(std::move(client)),
       backend_(std::move(backend)),
-      half_{{&client_, echo ? &client_ : &backend_}, {&backend_, &client_}},
+      half_{{&client_, echo ? &client_ : &backend_, {}, {}}, {&backend_, &client_, {}, {}}},
       echo_(echo),
       buffers_(buffers),
       timeouts_(timeouts),
@@ -48,11 +48,15 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
 bool Session::RunHalf(int index) {
   Half& half = half_[index];
   half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+  half.reader.emplace(*half.source);
+  half.writer.emplace(*half.target);
   if (!echo_) half.target->AlsoWakeFor(*half.source);
   if (timeouts_.idle > sched::Duration(0)) {
     half.source->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
   }
-  (void)Relay(half);
+  Relay(half);
+  half.reader.reset();
+  half.writer.reset();
   // Acquire and release: the last one out sees all the other half did.
   if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
   End(EndReason::kFinished);
@@ -68,23 +72,20 @@ void Session::End(EndReason reason) {
 
 // --- One half.
 
-IoResult Session::Relay(Half& half) {
+void Session::Relay(Half& half) {
   for (;;) {
-    IoResult result = half.source->AwaitReadable();
+    IoResult result = half.reader->AwaitReadable();
     if (result.ok()) {
       buffers_.AwaitRoom();
       // No park between here and the end of the write or the copy into a lease: the scratch buffer
       // belongs to the worker.
       const std::span<std::byte> scratch = buffers_.Scratch();
-      result = half.source->TryRead(scratch);
+      result = half.reader->TryRead(scratch);
       if (result.status == IoStatus::kAgain) continue;
       if (result.ok()) {
         half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
         const IoResult written = WriteAll(half, scratch.first(result.bytes));
-        if (!written.ok()) {
-          HalfEnded(half, written, /*reading=*/false);
-          return written;
-        }
+        if (!written.ok()) return HalfEnded(half, written, /*reading=*/false);
         sched::ChargeOperation();
         continue;
       }
@@ -96,15 +97,14 @@ IoResult Session::Relay(Half& half) {
         continue;
       }
     }
-    HalfEnded(half, result, /*reading=*/true);
-    return result;
+    return HalfEnded(half, result, /*reading=*/true);
   }
 }
 
 void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
   switch (result.status) {
     case IoStatus::kEof: {
-      (void)half.target->ShutdownWrite();  // fails only if the target broke, which its reader sees
+      (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
       half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
       LimitTheOtherHalf(half);
       return;
@@ -153,7 +153,7 @@ void Session::PassResetOn(Conn& target) {
 // --- Writing.
 
 IoResult Session::WriteAll(Half& half, std::span<const std::byte> data) {
-  const IoResult result = half.target->TryWrite(data);
+  const IoResult result = half.writer->TryWrite(data);
   if (result.ok() && result.bytes == data.size()) return result;
   if (!result.ok() && result.status != IoStatus::kAgain) return result;
   return WriteRest(half, data.subspan(result.bytes));
@@ -167,7 +167,7 @@ IoResult Session::WriteAll(Half& half, std::span<const std::byte> data) {
   rest = lease.bytes().first(rest.size());
   bool hurried = false;
   for (;;) {
-    IoResult result = half.target->TryWrite(rest);
+    IoResult result = half.writer->TryWrite(rest);
     if (result.bytes > 0) {
       half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
       rest = rest.subspan(result.bytes);
@@ -186,7 +186,7 @@ IoResult Session::WriteAll(Half& half, std::span<const std::byte> data) {
         if (Expired(&next)) return {.status = IoStatus::kTimeout};
         half.target->SetWriteDeadline(next);
       }
-      result = half.target->AwaitWritable();
+      result = half.writer->AwaitWritable();
     }
     if (result.ok()) continue;
     sched::Deadline next;

@@ -25,6 +25,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "netpoll/conn.h"
@@ -84,12 +85,15 @@ class Session {
   struct Half {
     netpoll::Conn* source;
     netpoll::Conn* target;
+    // From its start to its end: nobody else reads the source or writes the target.
+    std::optional<netpoll::Conn::Reader> reader;
+    std::optional<netpoll::Conn::Writer> writer;
     // When bytes last moved, in nanoseconds; written by this half, read by the other (relaxed: a
     // late look only delays a timeout).
     std::atomic<int64_t> last_activity{0};
   };
 
-  netpoll::IoResult Relay(Half& half);
+  void Relay(Half& half);
   netpoll::IoResult WriteAll(Half& half, std::span<const std::byte> data);
   netpoll::IoResult WriteRest(Half& half, std::span<const std::byte> rest);
   bool Expired(sched::Deadline* next);
