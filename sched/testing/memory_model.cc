@@ -2,12 +2,17 @@
 #include "sched/testing/memory_model.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace sched::testing {
 namespace {
 
 constexpr uint16_t kKnown =
     1;  // atomic: its first message; plain: its last write; mutex: its construction
+
+// Loops over views go in blocks, so that the compiler makes vector instructions of them.
+constexpr int kBlock = 8;
+static_assert(kLocationsMax % kBlock == 0);
 
 constexpr uint16_t ReaderBit(int thread) { return static_cast<uint16_t>(2u << thread); }
 
@@ -375,19 +380,24 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
     floor.at[id] = all;
   }
   const auto mix_view = [&](const View& view) {
-    uint64_t word = 0;
-    for (int id = 0; id < count_; ++id) {
-      const Location& location = locations_[id];
-      uint16_t entry = 0;
-      if (location.live && location.kind == LocationKind::kAtomic) {
-        entry = view.at[id] > floor.at[id] ? static_cast<uint16_t>(view.at[id] - floor.at[id])
-                                           : uint16_t{0};
-      } else if (location.live) {
-        entry = view.at[id] | floor.at[id];
+    for (int block = 0; block < count_; block += kBlock) {
+      uint16_t beyond[kBlock];
+      for (int i = 0; i < kBlock; ++i) {
+        const uint16_t at = view.at[block + i];
+        const uint16_t all = floor.at[block + i];
+        const uint16_t bits = bits_.at[block + i];
+        const auto newer = static_cast<uint16_t>(std::max(at, all) - all);
+        beyond[i] = static_cast<uint16_t>((newer & ~bits) | (at & ~all & bits));
       }
-      word = word << 16 | entry;
-      if (id % 4 == 3 || id == count_ - 1) hash->Mix(word);
+      uint64_t words[2];
+      static_assert(sizeof(words) == sizeof(beyond));
+      std::memcpy(words, beyond, sizeof(words));
+      if ((words[0] | words[1]) == 0) continue;
+      hash->Mix(static_cast<uint64_t>(block + 1));
+      hash->Mix(words[0]);
+      hash->Mix(words[1]);
     }
+    hash->Mix(0);
   };
   for (int id = 0; id < count_; ++id) {
     const Location& location = locations_[id];
@@ -395,21 +405,22 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
     if (!location.live) continue;
     switch (location.kind) {
       case LocationKind::kAtomic: {
-        View
-            past;  // what an access of the message at i has behind it in S, older messages included
+        View past;  // in S, of an access of the oldest message that still matters
         const size_t oldest = floor.at[id] == 0 ? 0 : floor.at[id] - 1u;
         for (size_t i = 0; i < location.history.size(); ++i) {
           const Message& message = location.history[i];
-          Join(past, message.sc_writer);
+          if (i <= oldest && message.sc_writer.at[id] != 0) Join(past, message.sc_writer);
           if (i >= oldest) {
             hash->Mix(Name(kNoThread, StateHash(), message.value));
             hash->Mix(message.attached && i > oldest ? 1 : 0);
             mix_view(message.view);
             mix_view(message.sc);
-            mix_view(past);
-            mix_view(message.sc_readers);
+            const View& writer = i == oldest ? past : message.sc_writer;
+            if (writer.at[id] != 0) mix_view(writer);
+            if (message.sc_readers.at[id] != 0) mix_view(message.sc_readers);
+            hash->Mix((writer.at[id] != 0 ? 1 : 0) + (message.sc_readers.at[id] != 0 ? 2 : 0));
           }
-          Join(past, message.sc_readers);
+          if (i < oldest && message.sc_readers.at[id] != 0) Join(past, message.sc_readers);
         }
         hash->Mix(location.history.size() - oldest);
         break;
@@ -437,10 +448,7 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
 }
 
 void MemoryModel::Join(View& view, const View& other) const {
-  // Places of atomics grow, the bits of plain variables gather. Without a branch, in blocks: the
-  // compiler uses vectors.
-  constexpr int kBlock = 8;
-  static_assert(kLocationsMax % kBlock == 0);
+  // Places of atomics grow, the bits of plain variables gather.
   for (int block = 0; block < count_; block += kBlock) {
     for (int id = block; id < block + kBlock; ++id) {
       const uint16_t gathered = (view.at[id] | other.at[id]) & bits_.at[id];
