@@ -40,7 +40,8 @@ std::span<iovec> Advance(std::span<iovec> buffers, size_t bytes) {
 
 // --- Reading.
 
-// After the peer's end, an error or an urgent mark, what is still queued is announced by no further edge.
+// After the peer's end, an error or an urgent mark, what is still queued is announced by no further
+// edge.
 bool Conn::NoMoreEdges() const {
   constexpr uint32_t kEnds = EventBits::kReadClosed | EventBits::kHangUp | EventBits::kBroken;
   return (socket_.desc()->event_bits() & (kEnds | EventBits::kUrgent)) != 0;
@@ -55,7 +56,8 @@ IoResult Conn::TryReadHeld(size_t asked, Call call) {
   socket_.ResetReadiness(Direction::kRead);
   const ssize_t got = call();
   if (got > 0) {
-    // The bits are loaded after the read; the poller sets them before the slot (the short-read rule).
+    // The bits are loaded after the read; the poller sets them before the slot (the short-read
+    // rule).
     if (static_cast<size_t>(got) < asked && is_tcp_ && !NoMoreEdges()) queue_ = Queue::kDrained;
     return {.bytes = static_cast<size_t>(got)};
   }
@@ -112,8 +114,9 @@ IoResult Conn::Reader::TryRead(std::span<std::byte> buffer) {
 
 // --- Writing.
 
-// One attempt. Writing skips T1: after EAGAIN a readiness noted long ago costs one more attempt, while T1 would cost a
-// store per write, since every segment that comes in reports the socket writable too.
+// One attempt. Writing skips T1: after EAGAIN a readiness noted long ago costs one more attempt,
+// while T1 would cost a store per write, since every segment that comes in reports the socket
+// writable too.
 IoResult Conn::SendHeld(std::span<const std::byte> data) {
   if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
   if (data.empty()) return {};
@@ -198,7 +201,8 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
   }
   int started = kernel.Connect(fd, to.data(), to.size());
   while (started == -EAGAIN) {
-    // A Unix listener's queue is full. The kernel announces no room there, so it is asked again, a millisecond later.
+    // A Unix listener's queue is full. The kernel announces no room there, so it is asked again, a
+    // millisecond later.
     if (sched::Now() >= deadline) return {.status = IoStatus::kTimeout};
     sched::SleepFor(std::chrono::milliseconds(1));
     if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
@@ -225,9 +229,7 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
 // --- The rest.
 
 void Conn::AlsoWakeFor(Conn& source) {
-  source.socket_.Use([&](int) {
-    source.socket_.desc()->WakeWriterWhenBroken(socket_.desc());
-  });
+  source.socket_.Use([&](int) { source.socket_.desc()->WakeWriterWhenBroken(socket_.desc()); });
 }
 
 bool Conn::broken() {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A stream connection (TCP or Unix) for straight-line code on fibers. One fiber may read while another writes; further
-// readers and writers wait in line. Everything here is for fibers only and blocks the fiber, never the worker.
+// A stream connection (TCP or Unix) for straight-line code on fibers. One fiber may read while
+// another writes; further readers and writers wait in line. Everything here is for fibers only and
+// blocks the fiber, never the worker.
 //
 //   netpoll::Conn conn(poller);
 //   if (!conn.Connect(endpoint, sched::Now() + 5s).ok()) return;
@@ -42,24 +43,26 @@ class Conn {
   Conn& operator=(Conn&&) noexcept = default;
   ~Conn() = default;  // closes
 
-  // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(), kReset or kError
-  // with the errno (ECONNREFUSED is kError). After an error, but not kClosed, Connect may be tried again.
+  // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(),
+  // kReset or kError with the errno (ECONNREFUSED is kError). After an error, but not kClosed,
+  // Connect may be tried again.
   IoResult Connect(const Endpoint& to, sched::Deadline deadline);
 
-  // One direction of a connection, held: nobody else reads (or writes) while one exists. What a loop
-  // over many operations takes once; the operations of Conn below take it for one call each.
+  // One direction of a connection, held: nobody else reads (or writes) while one exists. What a
+  // loop over many operations takes once; the operations of Conn below take it for one call each.
   // Constructing it waits in line for the direction; on a closed connection its operations return
   // kClosed. It must end before its Conn does.
   class Reader {
    public:
     explicit Reader(Conn& conn) : conn_(conn), hold_(conn.socket_, Direction::kRead) {}
 
-    // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at once.
+    // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at
+    // once.
     IoResult Read(std::span<std::byte> buffer);
     IoResult Readv(std::span<const iovec> buffers);
-    // Blocks until a read is likely to find something (bytes, the end, an error). A hint: TryRead may
-    // still say kAgain. Needs no buffer meanwhile, and costs no system call when something may be left
-    // from before.
+    // Blocks until a read is likely to find something (bytes, the end, an error). A hint: TryRead
+    // may still say kAgain. Needs no buffer meanwhile, and costs no system call when something may
+    // be left from before.
     IoResult AwaitReadable();
     // As Read, but kAgain instead of waiting.
     IoResult TryRead(std::span<std::byte> buffer);
@@ -100,20 +103,26 @@ class Conn {
   IoResult AwaitWritable() { return Writer(*this).AwaitWritable(); }
   IoResult ShutdownWrite() { return Writer(*this).ShutdownWrite(); }
 
-  // Instants after which operations of that direction return kTimeout, also one that blocks now. kNever: none (the
-  // default). Moving a deadline later costs no system call and no lock. From any fiber.
-  void SetReadDeadline(sched::Deadline when) { socket_.SetDeadline(internal::Direction::kRead, when); }
-  void SetWriteDeadline(sched::Deadline when) { socket_.SetDeadline(internal::Direction::kWrite, when); }
+  // Instants after which operations of that direction return kTimeout, also one that blocks now.
+  // kNever: none (the default). Moving a deadline later costs no system call and no lock. From any
+  // fiber.
+  void SetReadDeadline(sched::Deadline when) {
+    socket_.SetDeadline(internal::Direction::kRead, when);
+  }
+  void SetWriteDeadline(sched::Deadline when) {
+    socket_.SetDeadline(internal::Direction::kWrite, when);
+  }
 
-  // Ends all operations, here with kClosed, and closes the socket: FIN if all input was read, else RST. From any fiber,
-  // any number of times.
+  // Ends all operations, here with kClosed, and closes the socket: FIN if all input was read, else
+  // RST. From any fiber, any number of times.
   void Close() { socket_.Close(); }
   // Closes with RST and throws away what was written and not yet acknowledged.
   void Abort() { socket_.Abort(); }
 
   // For relays: AwaitWritable on `this` returns when `source` breaks. Both must be open.
   void AlsoWakeFor(Conn& source);
-  // The poller has seen an error or a hang-up of both directions. What arrived before can still be read.
+  // The poller has seen an error or a hang-up of both directions. What arrived before can still be
+  // read.
   bool broken();
   // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1.
   int64_t unsent_bytes();
@@ -126,8 +135,9 @@ class Conn {
  private:
   // What the last read said about the kernel's queue. Belongs to the reader.
   enum class Queue : uint8_t {
-    kUnknown,     // something may be there: ask the kernel
-    kDrained,     // a read returned less than asked (TCP): an edge will tell of more, unless the end was seen
+    kUnknown,  // something may be there: ask the kernel
+    kDrained,  // a read returned less than asked (TCP): an edge will tell of more, unless the end
+               // was seen
     kWouldBlock,  // the kernel said EAGAIN
   };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The seam to the operating system: every system call of this library is a method here. In production a method is the
-// system call and one predictable branch; a simulation supplies KernelCalls.
+// The seam to the operating system: every system call of this library is a method here. In
+// production a method is the system call and one predictable branch; a simulation supplies
+// KernelCalls.
 #ifndef PARKWAY_NETPOLL_KERNEL_H_
 #define PARKWAY_NETPOLL_KERNEL_H_
 
@@ -20,8 +21,8 @@
 
 namespace netpoll {
 
-// What a simulated kernel implements. Each call means what its manual page says, except that it returns the value or
-// -errno, and that none returns -EINTR.
+// What a simulated kernel implements. Each call means what its manual page says, except that it
+// returns the value or -errno, and that none returns -EINTR.
 class KernelCalls {
  public:
   virtual ~KernelCalls() = default;
@@ -122,8 +123,9 @@ class Kernel {
     return Real() ? Call(::epoll_ctl, epfd, operation, fd, event)
                   : simulated_->EpollCtl(epfd, operation, fd, event);
   }
-  // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the caller's deadline is
-  // absolute. Where it does not exist (before Linux 5.11, under Valgrind) epoll_wait's milliseconds, rounded up, do.
+  // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the
+  // caller's deadline is absolute. Where it does not exist (before Linux 5.11, under Valgrind)
+  // epoll_wait's milliseconds, rounded up, do.
   int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
     if (!Real()) return simulated_->EpollWait(epfd, events, count, timeout);
     int result = RawEpollWait(epfd, events, count, timeout);
@@ -171,8 +173,7 @@ class Kernel {
     return ::syscall(SYS_sendto, fd, data, size, flags, nullptr, 0);
   }
   static int RawEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
-    return static_cast<int>(
-        ::syscall(SYS_epoll_pwait2, epfd, events, count, timeout, nullptr, 0));
+    return static_cast<int>(::syscall(SYS_epoll_pwait2, epfd, events, count, timeout, nullptr, 0));
   }
 #endif
 
@@ -185,10 +186,10 @@ class Kernel {
 
   bool Real() const { return __builtin_expect(simulated_ == nullptr, true); }
 
-  // The error is taken beside the call: nothing may come between that could move to another thread's errno.
+  // The error is taken beside the call: nothing may come between that could move to another
+  // thread's errno.
   template <class Function, class... Arguments>
-  static auto Call(Function function, Arguments... arguments)
-      -> decltype(function(arguments...)) {
+  static auto Call(Function function, Arguments... arguments) -> decltype(function(arguments...)) {
     for (;;) {
       const auto result = function(arguments...);
       if (__builtin_expect(result >= 0, true)) return result;

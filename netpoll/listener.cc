@@ -31,8 +31,7 @@ int SecondsOf(sched::Duration span) {
 class OwnedFd {
  public:
   OwnedFd(const Kernel& kernel, int fd) : kernel_(kernel), fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept
-      : kernel_(other.kernel_), fd_(std::exchange(other.fd_, -1)) {}
+  OwnedFd(OwnedFd&& other) noexcept : kernel_(other.kernel_), fd_(std::exchange(other.fd_, -1)) {}
   ~OwnedFd() {
     if (fd_ >= 0) kernel_.Close(fd_);
   }
@@ -94,7 +93,8 @@ const char* UnixPath(const Endpoint& at) {
 
 // Whether nobody answers at a Unix path that exists: its process is gone.
 bool IsStale(const Kernel& kernel, const Endpoint& at) {
-  const OwnedFd probe(kernel, kernel.Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const OwnedFd probe(kernel,
+                      kernel.Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   return probe.get() >= 0 && kernel.Connect(probe.get(), at.data(), at.size()) == -ECONNREFUSED;
 }
 
@@ -107,7 +107,8 @@ int BindUnix(const Kernel& kernel, const Endpoint& at) {
   return fd;
 }
 
-// Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without it.
+// Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without
+// it.
 int Probe(const Kernel& kernel, const Endpoint& at) {
   if (at.port() == 0) return 0;
   const OwnedFd probe(kernel, OpenAndBind(kernel, at, /*share=*/false));
@@ -215,8 +216,8 @@ IoResult Listener::AcceptOne(Conn& conn) {
   }
   for (;;) {
     socket_.ResetReadiness(Direction::kRead);
-    const int fd = poller_.kernel().Accept4(socket_.fd(), nullptr, nullptr,
-                                            SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd =
+        poller_.kernel().Accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
       starved_since_ = sched::kNever;
       ++stats_.accepted;
@@ -224,7 +225,8 @@ IoResult Listener::AcceptOne(Conn& conn) {
       return {};
     }
     switch (-fd) {
-      // The connection broke while it was queued (accept(2), "Error handling"); the next may be well.
+      // The connection broke while it was queued (accept(2), "Error handling"); the next may be
+      // well.
       case ECONNABORTED:
       case EPROTO:
       case ENETDOWN:

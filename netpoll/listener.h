@@ -23,8 +23,8 @@ class Poller;
 struct ListenOptions {
   // Connections the kernel completes and queues per socket; it cuts this to net.core.somaxconn.
   int backlog = 4096;
-  // Keepalive of the accepted connections: silent for so long, then a probe every `interval`, dead after `count`
-  // unanswered ones. 0: off. In whole seconds.
+  // Keepalive of the accepted connections: silent for so long, then a probe every `interval`, dead
+  // after `count` unanswered ones. 0: off. In whole seconds.
   sched::Duration keepalive_idle = std::chrono::seconds(60);
   sched::Duration keepalive_interval = std::chrono::seconds(15);
   int keepalive_count = 4;
@@ -32,18 +32,19 @@ struct ListenOptions {
   bool nodelay = true;
 };
 
-// A bound and listening socket that belongs to nobody yet: made on any thread at start-up, then given to a Listener on
-// a fiber. Closing several of one address while connections arrive resets those in its queue, so they are closed
-// together, after accepting until none is left.
+// A bound and listening socket that belongs to nobody yet: made on any thread at start-up, then
+// given to a Listener on a fiber. Closing several of one address while connections arrive resets
+// those in its queue, so they are closed together, after accepting until none is left.
 struct BoundSocket {
   int fd = -1;
   Endpoint at;  // with the port the kernel chose
 };
 
-// Binds `count` sockets to one address, among which the kernel spreads connections (SO_REUSEPORT); one where that is
-// not possible (Unix). Fails if anybody else listens there, another Parkway too. A Unix path left behind by a process
-// that is gone is replaced. Errors begin with the address: "127.0.0.1:80: Permission denied". The caller closes what
-// it does not give to a Listener (CloseBound).
+// Binds `count` sockets to one address, among which the kernel spreads connections (SO_REUSEPORT);
+// one where that is not possible (Unix). Fails if anybody else listens there, another Parkway too.
+// A Unix path left behind by a process that is gone is replaced. Errors begin with the address:
+// "127.0.0.1:80: Permission denied". The caller closes what it does not give to a Listener
+// (CloseBound).
 absl::StatusOr<std::vector<BoundSocket>> Bind(const Kernel& kernel, const Endpoint& at, int count,
                                               const ListenOptions& options);
 // Closes, and removes the path of a Unix socket.
@@ -55,8 +56,8 @@ class Listener {
   static constexpr int kAcceptsPerTurn = 16;
   // When descriptors or memory run out: the pause before the next attempt, for no event will tell.
   static constexpr sched::Duration kPause = std::chrono::milliseconds(100);
-  // After so long without a descriptor, connections are accepted on a reserve and closed, one per pause, so that
-  // clients learn of it instead of waiting in the queue.
+  // After so long without a descriptor, connections are accepted on a reserve and closed, one per
+  // pause, so that clients learn of it instead of waiting in the queue.
   static constexpr sched::Duration kShedAfter = std::chrono::seconds(1);
 
   struct Stats {
@@ -71,9 +72,10 @@ class Listener {
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  // Blocks until a connection came: it is in `conn`, on the calling worker's shard. Survives EMFILE, ENFILE, ENOBUFS,
-  // ENOMEM (see kPause) and connections that broke before they were accepted. Errors: kClosed; kError is the
-  // listener's own and final. One fiber at a time; Close() from any.
+  // Blocks until a connection came: it is in `conn`, on the calling worker's shard. Survives
+  // EMFILE, ENFILE, ENOBUFS, ENOMEM (see kPause) and connections that broke before they were
+  // accepted. Errors: kClosed; kError is the listener's own and final. One fiber at a time; Close()
+  // from any.
   IoResult Accept(Conn& conn);
   // As Accept, but kAgain when the queue is empty, and errors for lack of descriptors are returned.
   IoResult TryAccept(Conn& conn);

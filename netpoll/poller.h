@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The netpoller: one shard per worker. Create it, run a scheduler on its event sources, destroy it after that.
+// The netpoller: one shard per worker. Create it, run a scheduler on its event sources, destroy it
+// after that.
 //
 //   auto poller = netpoll::Poller::Create({.shards = 4});
 //   sched::Scheduler scheduler({.event_sources = (*poller)->event_sources()});
@@ -22,9 +23,9 @@ namespace netpoll {
 class Poller {
  public:
   struct Options {
-    int shards = 1;                   // one per worker of the scheduler
-    sched::Host* host = nullptr;      // nullptr: Host::Real()
-    KernelCalls* simulated = nullptr; // nullptr: the real kernel
+    int shards = 1;                    // one per worker of the scheduler
+    sched::Host* host = nullptr;       // nullptr: Host::Real()
+    KernelCalls* simulated = nullptr;  // nullptr: the real kernel
   };
 
   // Fails when descriptors run out.

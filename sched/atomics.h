@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The atomics policy of the lock-free protocols. Each protocol is `template <class Atomics> class BasicX`, shipped as
-// `using X = BasicX<StdAtomics>`; tests instantiate the same source with a policy that enumerates every interleaving
-// and every value the C++ memory model lets a load return (sched/testing/explorer.h).
+// The atomics policy of the lock-free protocols. Each protocol is `template <class Atomics> class
+// BasicX`, shipped as `using X = BasicX<StdAtomics>`; tests instantiate the same source with a
+// policy that enumerates every interleaving and every value the C++ memory model lets a load return
+// (sched/testing/explorer.h).
 //
 // A policy supplies
 //   Atomic<T>   the members of std::atomic<T> that we use, with explicit orders
-//   Plain<T>    a variable that some atomic publishes; T itself in production, race-checked in tests
-//   Mutex       Lock, TryLock, Unlock
+//   Plain<T>    a variable that some atomic publishes; T itself in production, race-checked in
+//   tests Mutex       Lock, TryLock, Unlock
 #ifndef PARKWAY_SCHED_ATOMICS_H_
 #define PARKWAY_SCHED_ATOMICS_H_
 
@@ -32,7 +33,8 @@ class InterleavedAtomic {
   bool compare_exchange_strong(T& expected, T desired, std::memory_order order) {
     return Step().compare_exchange_strong(expected, desired, order);
   }
-  bool compare_exchange_strong(T& expected, T desired, std::memory_order ok, std::memory_order failed) {
+  bool compare_exchange_strong(T& expected, T desired, std::memory_order ok,
+                               std::memory_order failed) {
     return Step().compare_exchange_strong(expected, desired, ok, failed);
   }
   T fetch_add(T value, std::memory_order order) { return Step().fetch_add(value, order); }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Instants and spans. A `Deadline` is an instant of the steady clock, so that it survives a step of the wall clock;
-// a `Duration` is a span. No instant is ever called a timeout.
+// Instants and spans. A `Deadline` is an instant of the steady clock, so that it survives a step of
+// the wall clock; a `Duration` is a span. No instant is ever called a timeout.
 #ifndef PARKWAY_SCHED_CLOCK_H_
 #define PARKWAY_SCHED_CLOCK_H_
 

@@ -32,14 +32,22 @@ bool CommitSleep(Fiber* self, void*) {
 
 const char* ToString(WaitReason why) {
   switch (why) {
-    case WaitReason::kNone: return "none";
-    case WaitReason::kRead: return "read";
-    case WaitReason::kWrite: return "write";
-    case WaitReason::kAccept: return "accept";
-    case WaitReason::kConnect: return "connect";
-    case WaitReason::kSleep: return "sleep";
-    case WaitReason::kJoin: return "join";
-    case WaitReason::kLock: return "lock";
+    case WaitReason::kNone:
+      return "none";
+    case WaitReason::kRead:
+      return "read";
+    case WaitReason::kWrite:
+      return "write";
+    case WaitReason::kAccept:
+      return "accept";
+    case WaitReason::kConnect:
+      return "connect";
+    case WaitReason::kSleep:
+      return "sleep";
+    case WaitReason::kJoin:
+      return "join";
+    case WaitReason::kLock:
+      return "lock";
   }
   return "?";
 }
@@ -139,8 +147,8 @@ bool FiberScope::Spawn(FiberFn fn) {
   const bool spawned = sched::Spawn([this, fn = std::move(fn)]() mutable {
     std::move(fn)();
     fn = nullptr;  // before the parent goes on: what it captured may lie on the parent's stack
-    // Release: the child's work is seen by the parent that reads 0 in Join. From here on `this` may be gone; its
-    // address is only a key.
+    // Release: the child's work is seen by the parent that reads 0 in Join. From here on `this` may
+    // be gone; its address is only a key.
     if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) CurrentParkingLot().WakeAll(this);
   });
   if (!spawned) running_.fetch_sub(1, std::memory_order_relaxed);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What code that runs on a fiber uses. A fiber is straight-line code with its own small stack (64 KiB by default);
-// where it blocks, its worker runs another. It may go on on another worker after any call that can block.
+// What code that runs on a fiber uses. A fiber is straight-line code with its own small stack (64
+// KiB by default); where it blocks, its worker runs another. It may go on on another worker after
+// any call that can block.
 #ifndef PARKWAY_SCHED_FIBERS_H_
 #define PARKWAY_SCHED_FIBERS_H_
 
@@ -15,14 +16,15 @@ namespace sched {
 
 using FiberFn = absl::AnyInvocable<void() &&>;
 
-// Starts a fiber on the calling fiber's worker. Never blocks. False, with `fn` not run, at the scheduler's
-// fiber_count_max or out of memory for stacks. Fiber only.
+// Starts a fiber on the calling fiber's worker. Never blocks. False, with `fn` not run, at the
+// scheduler's fiber_count_max or out of memory for stacks. Fiber only.
 [[nodiscard]] bool Spawn(FiberFn fn);
 
 // Lets the other runnable fibers of this worker go first. Fiber only.
 void Yield();
 
-// Blocks the calling fiber until `when`; may be late by the scheduler's latency, never early. Fiber only.
+// Blocks the calling fiber until `when`; may be late by the scheduler's latency, never early. Fiber
+// only.
 void SleepUntil(Deadline when);
 void SleepFor(Duration span);
 
@@ -42,8 +44,8 @@ int CurrentWorkerIndex();
 inline constexpr int kOperationsPerTurn = 32;
 void ChargeOperation();
 
-// While one exists, the calling fiber stays on the worker it is on (for libraries that keep thread-local state).
-// Nesting is allowed. Fiber only.
+// While one exists, the calling fiber stays on the worker it is on (for libraries that keep
+// thread-local state). Nesting is allowed. Fiber only.
 class PinToWorker {
  public:
   PinToWorker();
@@ -55,8 +57,8 @@ class PinToWorker {
   bool was_pinned_;
 };
 
-// A group of fibers that may borrow from their parent's stack: the destructor blocks until the last has returned.
-// Created, used and destroyed by one fiber; its children may call Spawn on it too.
+// A group of fibers that may borrow from their parent's stack: the destructor blocks until the last
+// has returned. Created, used and destroyed by one fiber; its children may call Spawn on it too.
 class FiberScope {
  public:
   FiberScope() = default;

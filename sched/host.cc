@@ -97,8 +97,7 @@ class RealHost final : public Host {
   Deadline Now() override { return std::chrono::steady_clock::now(); }
 
   int64_t WallNow() override {
-    return std::chrono::duration_cast<Duration>(
-               std::chrono::system_clock::now().time_since_epoch())
+    return std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch())
         .count();
   }
 
@@ -117,8 +116,8 @@ class RealHost final : public Host {
     void* const start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return nullptr;
-    // Before the first touch: one huge page would make every stack cost 2 MiB. Kernels built without huge pages
-    // refuse the advice, and need none.
+    // Before the first touch: one huge page would make every stack cost 2 MiB. Kernels built
+    // without huge pages refuse the advice, and need none.
     (void)madvise(start, bytes, MADV_NOHUGEPAGE);
     return start;
   }

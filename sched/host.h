@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The seam to the machine below the scheduler: clocks, randomness, threads, memory. Production is Host::Real(); a
-// simulation supplies its own. Threads start only here.
+// The seam to the machine below the scheduler: clocks, randomness, threads, memory. Production is
+// Host::Real(); a simulation supplies its own. Threads start only here.
 #ifndef PARKWAY_SCHED_HOST_H_
 #define PARKWAY_SCHED_HOST_H_
 
@@ -18,7 +18,8 @@ namespace sched {
 
 class Host {
  public:
-  // A thread that calls its step over and over; destroying it joins, so its step must be about to return nullopt.
+  // A thread that calls its step over and over; destroying it joins, so its step must be about to
+  // return nullopt.
   class Thread {
    public:
     virtual ~Thread() = default;
@@ -26,7 +27,8 @@ class Host {
     virtual void Wake() = 0;
   };
 
-  // For threads that are not workers: blocks the calling thread. One Set ends one WaitUntil, now or later.
+  // For threads that are not workers: blocks the calling thread. One Set ends one WaitUntil, now or
+  // later.
   class Event {
    public:
     virtual ~Event() = default;
@@ -35,8 +37,8 @@ class Host {
     virtual bool WaitUntil(Deadline deadline) = 0;
   };
 
-  // Does some work and returns when it wants to be called next: kLongAgo for at once, kNever for when woken; nullopt
-  // ends the thread.
+  // Does some work and returns when it wants to be called next: kLongAgo for at once, kNever for
+  // when woken; nullopt ends the thread.
   using Step = std::function<std::optional<Deadline>()>;
 
   virtual ~Host() = default;
@@ -53,7 +55,8 @@ class Host {
   // Address space for stacks, zeroed on first touch, without huge pages; nullptr if there is none.
   virtual void* MapStacks(size_t bytes) = 0;
   virtual void UnmapStacks(void* start, size_t bytes) = 0;
-  // Makes touching the range fatal without splitting the mapping (Linux 6.13 and later). False: not supported.
+  // Makes touching the range fatal without splitting the mapping (Linux 6.13 and later). False: not
+  // supported.
   virtual bool InstallGuard(void* start, size_t bytes) = 0;
   // The same by page protection, which costs two mappings. False: refused.
   virtual bool Protect(void* start, size_t bytes) = 0;

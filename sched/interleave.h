@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The seam through which a simulation orders the steps of the lock-free protocols. Empty in production.
+// The seam through which a simulation orders the steps of the lock-free protocols. Empty in
+// production.
 #ifndef PARKWAY_SCHED_INTERLEAVE_H_
 #define PARKWAY_SCHED_INTERLEAVE_H_
 
 namespace sched {
 
 #ifdef PARKWAY_INTERLEAVE
-// Called before every access to an atomic of PollSlot, FdGate, the deadline word, the idle set, the timer queue and
-// the run queue, with the address of that atomic. It may switch to another simulated worker on the same thread.
+// Called before every access to an atomic of PollSlot, FdGate, the deadline word, the idle set, the
+// timer queue and the run queue, with the address of that atomic. It may switch to another
+// simulated worker on the same thread.
 using InterleaveHook = void (*)(const void* site);
 inline InterleaveHook interleave_hook = nullptr;  // set while no scheduler runs
 inline void Interleave(const void* site) {

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <fstream>
 #include <iostream>
-#include <limits>
 #include <string>
 
 #include "sched/fibers.h"
@@ -26,11 +25,8 @@ constexpr int64_t kNeededKiB = 6 << 20;
 // A field of a file under /proc in KiB, or 0.
 int64_t ProcKiB(const char* file, const std::string& field) {
   std::ifstream in(file);
-  std::string name;
-  int64_t value = 0;
-  while (in >> name >> value) {
-    if (name == field) return value;
-    in.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(field)) return std::stoll(line.substr(field.size()));
   }
   return 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The lock for short sections. It blocks the fiber *and* its worker, so it is never held across a Park.
+// The lock for short sections. It blocks the fiber *and* its worker, so it is never held across a
+// Park.
 #ifndef PARKWAY_SCHED_MUTEX_H_
 #define PARKWAY_SCHED_MUTEX_H_
 
@@ -14,9 +15,9 @@
 
 namespace sched {
 
-// absl::Mutex, and two things Debian's build of it lacks: ThreadSanitizer cannot see into the uninstrumented
-// library, so it is told of the order here; and a simulation on one thread must never block in it, so there it
-// yields instead.
+// absl::Mutex, and two things Debian's build of it lacks: ThreadSanitizer cannot see into the
+// uninstrumented library, so it is told of the order here; and a simulation on one thread must
+// never block in it, so there it yields instead.
 class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a fiber blocks and is unblocked, for builders of blocking things (netpoll, ParkingLot, timers). Nothing else
-// blocks a fiber.
+// How a fiber blocks and is unblocked, for builders of blocking things (netpoll, ParkingLot,
+// timers). Nothing else blocks a fiber.
 #ifndef PARKWAY_SCHED_PARK_H_
 #define PARKWAY_SCHED_PARK_H_
 
@@ -17,30 +17,33 @@ namespace sched {
 enum class WaitReason : uint8_t { kNone, kRead, kWrite, kAccept, kConnect, kSleep, kJoin, kLock };
 const char* ToString(WaitReason why);
 
-// Runs on the worker's own stack after the parking fiber's registers are saved. It publishes `self` where somebody
-// will find it, and returns true; from that store on another worker may be running the fiber, so neither the commit
-// nor its argument may live on the fiber's stack (hence no lambda), unless a lock that the waker also takes keeps them
-// alive. False: nothing was published, and the fiber goes on at once.
+// Runs on the worker's own stack after the parking fiber's registers are saved. It publishes `self`
+// where somebody will find it, and returns true; from that store on another worker may be running
+// the fiber, so neither the commit nor its argument may live on the fiber's stack (hence no
+// lambda), unless a lock that the waker also takes keeps them alive. False: nothing was published,
+// and the fiber goes on at once.
 using ParkCommit = bool (*)(Fiber* self, void* arg);
 
 // Blocks the calling fiber until Ready(). Fiber only.
 void Park(WaitReason why, ParkCommit commit, void* arg);
 
-// Ends the calling fiber and leaves `continuation` in its place: the commit publishes that instead, and its later
-// Ready() runs `continuation->resume` on a fresh fiber. Returns only if the commit returned false, and then the fiber
-// goes on. Nothing on the stack is destroyed: call it where the frames above hold nothing. Fiber only.
+// Ends the calling fiber and leaves `continuation` in its place: the commit publishes that instead,
+// and its later Ready() runs `continuation->resume` on a fresh fiber. Returns only if the commit
+// returned false, and then the fiber goes on. Nothing on the stack is destroyed: call it where the
+// frames above hold nothing. Fiber only.
 using HibernateCommit = bool (*)(Continuation* continuation, void* arg);
 void Hibernate(Continuation* continuation, HibernateCommit commit, void* arg);
 
-// Makes a parked waiter runnable: exactly once per commit that returned true. On a worker it goes to that worker's
-// queue; from another thread to the injected queue, and then it must be a fiber. Never blocks. A pinned fiber goes to
-// its worker.
+// Makes a parked waiter runnable: exactly once per commit that returned true. On a worker it goes
+// to that worker's queue; from another thread to the injected queue, and then it must be a fiber.
+// Never blocks. A pinned fiber goes to its worker.
 void Ready(Waiter waiter);
 inline void Ready(Fiber* fiber) { Ready(Waiter(fiber)); }
 
 // The fiber that runs here, or nullptr.
 Fiber* CurrentFiber();
-// Arms `timer` in worker `home`'s queue for `when`, which must be what the timer then wants. Any worker.
+// Arms `timer` in worker `home`'s queue for `when`, which must be what the timer then wants. Any
+// worker.
 void ArmTimer(int home, Timer& timer, int64_t when);
 
 }  // namespace sched

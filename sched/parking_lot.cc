@@ -5,7 +5,8 @@
 
 namespace sched {
 
-// Lives on the waiting fiber's stack; linked in a bucket, and touched by others only under the bucket's lock.
+// Lives on the waiting fiber's stack; linked in a bucket, and touched by others only under the
+// bucket's lock.
 struct ParkingLot::Entry {
   Bucket* bucket;
   const void* key;
@@ -30,7 +31,8 @@ void ParkingLot::Wait(const void* key, WaitReason why, bool (*still)(void*), voi
 bool ParkingLot::Commit(Fiber* self, void* arg) {
   Entry& entry = *static_cast<Entry*>(arg);
   Bucket& bucket = *entry.bucket;
-  // A waker needs the lock to find the entry, so the fiber, and the entry on its stack, stay put until it is released.
+  // A waker needs the lock to find the entry, so the fiber, and the entry on its stack, stay put
+  // until it is released.
   MutexLock lock(bucket.mu);
   if (!entry.still(entry.still_arg)) return false;
   entry.fiber = self;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waiting on an address, as a futex does for threads: for the rare waits that deserve no slot of their own (joining a
-// FiberScope, a second reader of a connection, admission at a limit).
+// Waiting on an address, as a futex does for threads: for the rare waits that deserve no slot of
+// their own (joining a FiberScope, a second reader of a connection, admission at a limit).
 #ifndef PARKWAY_SCHED_PARKING_LOT_H_
 #define PARKWAY_SCHED_PARKING_LOT_H_
 
@@ -22,12 +22,14 @@ class ParkingLot {
   ParkingLot(const ParkingLot&) = delete;
   ParkingLot& operator=(const ParkingLot&) = delete;
 
-  // Blocks the calling fiber until Wake(key), unless `still(arg)` is false, which is asked under the lock that Wake
-  // takes: who changes what `still` looks at and then calls Wake loses no wake-up. Returns also spuriously (another
-  // thing at the same address): call it in a loop. Fiber only.
+  // Blocks the calling fiber until Wake(key), unless `still(arg)` is false, which is asked under
+  // the lock that Wake takes: who changes what `still` looks at and then calls Wake loses no
+  // wake-up. Returns also spuriously (another thing at the same address): call it in a loop. Fiber
+  // only.
   void Wait(const void* key, WaitReason why, bool (*still)(void* arg), void* arg);
 
-  // Makes up to `count` fibers that wait on `key` runnable, the longest waiting first. Returns how many. Any thread.
+  // Makes up to `count` fibers that wait on `key` runnable, the longest waiting first. Returns how
+  // many. Any thread.
   int Wake(const void* key, int count);
   int WakeAll(const void* key) { return Wake(key, INT32_MAX); }
 

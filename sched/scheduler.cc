@@ -66,7 +66,8 @@ int Scheduler::DefaultWorkerCount() {
 }
 
 Scheduler::Scheduler(const Options& options)
-    : core_(std::make_unique<Core>(options, options.host != nullptr ? *options.host : Host::Real())) {
+    : core_(
+          std::make_unique<Core>(options, options.host != nullptr ? *options.host : Host::Real())) {
   const int count = static_cast<int>(options.event_sources.size());
   PARKWAY_CHECK(count >= 1 && count <= internal::IdleSet::kWorkersMax, count);
   internal::InstallCrashSignals();
@@ -102,7 +103,8 @@ struct SpawnRecord : Continuation {
   static void Run(Continuation* self) {
     auto* const record = static_cast<SpawnRecord*>(self);
     FiberFn fn = std::move(record->fn);
-    record->core->fibers.fetch_sub(1, std::memory_order_seq_cst);  // the fiber that runs this counts itself
+    record->core->fibers.fetch_sub(
+        1, std::memory_order_seq_cst);  // the fiber that runs this counts itself
     delete record;
     std::move(fn)();
   }

@@ -27,19 +27,20 @@ struct StallReport {
   int worker;
   uint64_t fiber_id;
   Duration blocked_for;
-  std::vector<std::string> stack;  // innermost first, one function per entry; empty if it could not be had
+  std::vector<std::string>
+      stack;  // innermost first, one function per entry; empty if it could not be had
 };
 
 // Figures since the start; each is exact, they are not one snapshot.
 struct SchedulerStats {
-  int64_t fibers = 0;          // alive now, hibernating ones not counted
-  int64_t stacks = 0;          // taken now
-  int64_t stacks_mapped = 0;   // ever mapped: the high-water mark
-  int64_t timers = 0;          // armed now
-  int64_t switches = 0;        // fibers run
-  int64_t steals = 0;          // successful ones
-  int64_t waits = 0;           // waits that could block
-  int64_t stalls = 0;          // reported
+  int64_t fibers = 0;         // alive now, hibernating ones not counted
+  int64_t stacks = 0;         // taken now
+  int64_t stacks_mapped = 0;  // ever mapped: the high-water mark
+  int64_t timers = 0;         // armed now
+  int64_t switches = 0;       // fibers run
+  int64_t steals = 0;         // successful ones
+  int64_t waits = 0;          // waits that could block
+  int64_t stalls = 0;         // reported
 };
 
 class Scheduler {
@@ -48,13 +49,14 @@ class Scheduler {
     // One worker waits in each, at most 1024. They outlive the scheduler.
     std::vector<EventSource*> event_sources;
     Host* host = nullptr;  // nullptr: Host::Real()
-    // Address space per fiber, guard page included; a multiple of 4096, at least 16 KiB. A parked fiber costs the
-    // pages it touched, at least one. 0: 64 KiB (256 KiB in sanitizer builds, whose frames are larger).
+    // Address space per fiber, guard page included; a multiple of 4096, at least 16 KiB. A parked
+    // fiber costs the pages it touched, at least one. 0: 64 KiB (256 KiB in sanitizer builds, whose
+    // frames are larger).
     size_t fiber_stack_bytes = 0;
     // Spawn fails beyond this.
     int64_t fiber_count_max = int64_t{1} << 20;
-    // How long a worker polls before it sleeps. Lowers the latency of a lone connection and burns a core meanwhile;
-    // ignored on a machine with one core.
+    // How long a worker polls before it sleeps. Lowers the latency of a lone connection and burns a
+    // core meanwhile; ignored on a machine with one core.
     Duration spin{0};
     // CPU i of this list carries worker i (modulo its size); empty: not pinned.
     std::vector<int> cpus;
@@ -66,14 +68,14 @@ class Scheduler {
     bool start_threads = true;
   };
 
-  // How many workers suit this machine: the CPUs of the affinity mask, limited by the cgroup's CPU quota (rounded
-  // up).
+  // How many workers suit this machine: the CPUs of the affinity mask, limited by the cgroup's CPU
+  // quota (rounded up).
   static int DefaultWorkerCount();
   // The CPUs of the affinity mask, ascending.
   static std::vector<int> AllowedCpus();
 
-  // Starts the workers. Installs, for the process, a SIGSEGV handler that explains stack overflows and a SIGURG handler
-  // that samples a stalled worker's stack.
+  // Starts the workers. Installs, for the process, a SIGSEGV handler that explains stack overflows
+  // and a SIGURG handler that samples a stalled worker's stack.
   explicit Scheduler(const Options& options);
   // Stops the workers. CHECKs that no fiber is left.
   ~Scheduler();
@@ -82,17 +84,18 @@ class Scheduler {
 
   int worker_count() const;
 
-  // Starts a fiber on `worker`, where it stays until it first blocks; from then on it may be stolen. Any thread, never
-  // blocks. False as sched::Spawn.
+  // Starts a fiber on `worker`, where it stays until it first blocks; from then on it may be
+  // stolen. Any thread, never blocks. False as sched::Spawn.
   [[nodiscard]] bool SpawnOn(int worker, FiberFn fn);
 
-  // Blocks the calling thread, which must not be a worker, until no fiber is left. False if `deadline` came first.
+  // Blocks the calling thread, which must not be a worker, until no fiber is left. False if
+  // `deadline` came first.
   bool DrainUntil(Deadline deadline);
 
   SchedulerStats stats() const;
 
-  // One scheduling round of `worker`, for a simulation (start_threads = false): runs one fiber, or waits in the event
-  // source. Returns when it has to be called next.
+  // One scheduling round of `worker`, for a simulation (start_threads = false): runs one fiber, or
+  // waits in the event source. Returns when it has to be called next.
   Deadline Step(int worker);
 
  private:

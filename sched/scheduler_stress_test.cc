@@ -64,8 +64,8 @@ class SchedulerStressTest : public testing::TestWithParam<int> {
     }
     options.stall_after = Duration(0);  // a loaded machine stalls
     scheduler_ = std::make_unique<Scheduler>(options);
-    until_ = Host::Real().Now() + std::chrono::milliseconds(
-                                      FromEnvironment("PARKWAY_STRESS_SECONDS", 1) * 1000);
+    until_ = Host::Real().Now() +
+             std::chrono::milliseconds(FromEnvironment("PARKWAY_STRESS_SECONDS", 1) * 1000);
   }
   void TearDown() override {
     EXPECT_TRUE(scheduler_->DrainUntil(kNever));

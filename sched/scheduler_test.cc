@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The scheduler on real threads, each test with 1, 2 and 8 workers. TearDown checks that nothing is left.
+// The scheduler on real threads, each test with 1, 2 and 8 workers. TearDown checks that nothing is
+// left.
 #include "sched/scheduler.h"
 
 #include <gmock/gmock.h>
@@ -34,7 +35,8 @@ constexpr int kScale = 10;  // ThreadSanitizer allows about 8000 fibers at once,
 constexpr int kScale = 1;
 #endif
 
-// Burns CPU without coming back to the worker, as a computation would. Not inlined: its name is looked for.
+// Burns CPU without coming back to the worker, as a computation would. Not inlined: its name is
+// looked for.
 [[gnu::noinline]] void ComputeFor(Duration span) {
   const Deadline until = After(Now(), span);
   while (Now() < until) {
@@ -80,7 +82,8 @@ INSTANTIATE_TEST_SUITE_P(Workers, SchedulerTest, testing::Values(1, 2, 8),
 
 // What is defined on one worker only, such as an order, and what needs somebody else.
 class OneWorkerTest : public SchedulerTest {};
-INSTANTIATE_TEST_SUITE_P(Workers, OneWorkerTest, testing::Values(1), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Workers, OneWorkerTest, testing::Values(1),
+                         testing::PrintToStringParamName());
 class ManyWorkersTest : public SchedulerTest {};
 INSTANTIATE_TEST_SUITE_P(Workers, ManyWorkersTest, testing::Values(2, 8),
                          testing::PrintToStringParamName());
@@ -205,7 +208,8 @@ TEST_P(SchedulerTest, SpawnFailsAtTheBoundAndWorksAgainBelowIt) {
       }
       stop.store(true);
     }
-    while (!Spawn([] {})) Yield();  // a child counts until it has left its stack, shortly after Join
+    while (!Spawn([] {}))
+      Yield();  // a child counts until it has left its stack, shortly after Join
   });
   EXPECT_EQ(spawned, 9);  // the parent is one of the ten
 }
@@ -347,8 +351,8 @@ TEST_P(SchedulerTest, ParkingLotWakesInOrderAndLosesNoWakeUp) {
   EXPECT_EQ(served.load(), 1000);
 }
 
-// A ring holds 256; the rest overflows into the injected queue and still runs, and injected work is not starved by a
-// fiber that yields for ever.
+// A ring holds 256; the rest overflows into the injected queue and still runs, and injected work is
+// not starved by a fiber that yields for ever.
 TEST_P(SchedulerTest, OverflowAndInjectedWorkRunBesideYieldingFibers) {
   std::atomic<int> ran{0};
   Run([&] {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The timers of one worker: a heap behind a normally uncontended lock, so that another worker can fire them when the
-// owner is stuck, and an inbox for timers armed from elsewhere.
+// The timers of one worker: a heap behind a normally uncontended lock, so that another worker can
+// fire them when the owner is stuck, and an inbox for timers armed from elsewhere.
 //
-// A timer is lazy. Whoever moves its deadline stores the wanted instant where Wanted() finds it and then asks
-// NeedsArming(): if the heap already holds the timer for an earlier or equal instant there is nothing to do. It fires
-// then, sees that it is wanted later, and is put back. So moving a deadline later costs one store and one load.
+// A timer is lazy. Whoever moves its deadline stores the wanted instant where Wanted() finds it and
+// then asks NeedsArming(): if the heap already holds the timer for an earlier or equal instant
+// there is nothing to do. It fires then, sees that it is wanted later, and is put back. So moving a
+// deadline later costs one store and one load.
 //
 //   mover:  store the wanted instant, then load armed_for_
 //   server: store armed_for_ = never, then load the wanted instant (Fire)
@@ -29,8 +30,8 @@ namespace sched {
 template <class Atomics>
 class BasicTimerQueue;
 
-// Something that is to happen at an instant. It must outlive its stay in a queue: until Fire returned kNeverNs with
-// no one moving it, or the queue is gone.
+// Something that is to happen at an instant. It must outlive its stay in a queue: until Fire
+// returned kNeverNs with no one moving it, or the queue is gone.
 template <class Atomics>
 class BasicTimer {
  public:
@@ -48,9 +49,10 @@ class BasicTimer {
 
   // The instant at which it is wanted now, or kNeverNs. Any thread; must be a seq_cst load.
   virtual int64_t Wanted() const = 0;
-  // It is due: acts, or returns the later instant at which it is wanted. After kNeverNs the queue does not touch the
-  // timer again, so its memory may be gone. On the serving worker's own stack, without a lock held; two servers may
-  // be in Fire of one timer at once if it is armed again meanwhile.
+  // It is due: acts, or returns the later instant at which it is wanted. After kNeverNs the queue
+  // does not touch the timer again, so its memory may be gone. On the serving worker's own stack,
+  // without a lock held; two servers may be in Fire of one timer at once if it is armed again
+  // meanwhile.
   virtual int64_t Fire(int64_t now) = 0;
 
  private:
@@ -69,21 +71,23 @@ class BasicTimerQueue {
  public:
   using Timer = BasicTimer<Atomics>;
 
-  // Puts `timer` in for `when`, or moves it there if that is earlier. The owner, or a worker that serves the queue.
+  // Puts `timer` in for `when`, or moves it there if that is earlier. The owner, or a worker that
+  // serves the queue.
   void Arm(Timer& timer, int64_t when) {
     Lock lock(mu_);
     Insert(timer, when);
   }
 
-  // Asks the owner to arm `timer` for what it then wants. Any thread; the caller then sees to it that an owner asleep
-  // past that instant wakes up. Bounded: a timer is in the inbox once.
+  // Asks the owner to arm `timer` for what it then wants. Any thread; the caller then sees to it
+  // that an owner asleep past that instant wakes up. Bounded: a timer is in the inbox once.
   void ArmFromElsewhere(Timer& timer) {
     if (timer.in_inbox_.exchange(true, std::memory_order_seq_cst)) return;
     Timer* head = inbox_.load(std::memory_order_relaxed);
     do {
       timer.inbox_next_ = head;
-      // Release publishes inbox_next_ to Drain; seq_cst because the owner, about to sleep, announces that and then
-      // looks here, while the caller pushes and then looks whether the owner sleeps.
+      // Release publishes inbox_next_ to Drain; seq_cst because the owner, about to sleep,
+      // announces that and then looks here, while the caller pushes and then looks whether the
+      // owner sleeps.
     } while (!inbox_.compare_exchange_strong(head, &timer, std::memory_order_seq_cst,
                                              std::memory_order_relaxed));
   }
@@ -93,8 +97,9 @@ class BasicTimerQueue {
   // When the earliest timer is due, kNeverNs if there is none. Any thread.
   int64_t Next() const { return next_.load(std::memory_order_seq_cst); }
 
-  // Takes in the inbox and fires what is due at `now`. Any worker. Returns the earliest instant that was put back, for
-  // a server that is not the owner: it must wake an owner that sleeps past that.
+  // Takes in the inbox and fires what is due at `now`. Any worker. Returns the earliest instant
+  // that was put back, for a server that is not the owner: it must wake an owner that sleeps past
+  // that.
   int64_t Serve(int64_t now) {
     int64_t earliest = DrainInbox();
     while (Next() <= now) {
@@ -211,8 +216,8 @@ class BasicTimerQueue {
   void PublishNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     const int64_t next = heap_.empty() ? kNeverNs : heap_.front().when;
     if (next != next_.load(std::memory_order_relaxed)) {
-      // seq_cst: a thief puts a timer back and then looks whether the owner sleeps past it; the owner announces its
-      // sleep and then looks here.
+      // seq_cst: a thief puts a timer back and then looks whether the owner sleeps past it; the
+      // owner announces its sleep and then looks here.
       next_.store(next, std::memory_order_seq_cst);
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What can be parked in a slot and put into a run queue: a fiber, or a continuation that becomes one.
+// What can be parked in a slot and put into a run queue: a fiber, or a continuation that becomes
+// one.
 #ifndef PARKWAY_SCHED_WAITER_H_
 #define PARKWAY_SCHED_WAITER_H_
 
@@ -11,20 +12,22 @@ namespace sched {
 
 class Fiber;
 
-// The link of anything that waits in an intrusive list. Aligned so that a pointer to it leaves three bits free.
+// The link of anything that waits in an intrusive list. Aligned so that a pointer to it leaves
+// three bits free.
 struct alignas(8) Runnable {
   uintptr_t next_waiter = 0;  // a Waiter's word; owned by the list that holds this
 };
 
-// What is left of a fiber that ended while it waited (hibernation): a record, typically inside a session, that
-// resumes on a fresh fiber. The run queue carries the record; a stack is taken only when it is dequeued.
+// What is left of a fiber that ended while it waited (hibernation): a record, typically inside a
+// session, that resumes on a fresh fiber. The run queue carries the record; a stack is taken only
+// when it is dequeued.
 struct Continuation : Runnable {
   // Runs on the fresh fiber. The continuation is then no longer queued anywhere.
   void (*resume)(Continuation* self) = nullptr;
 };
 
-// One word: Fiber* or tagged Continuation*, or nothing. Slots, lists and run queues hold such words. The three
-// smallest values are never waiters (PollSlot uses them).
+// One word: Fiber* or tagged Continuation*, or nothing. Slots, lists and run queues hold such
+// words. The three smallest values are never waiters (PollSlot uses them).
 class Waiter {
  public:
   constexpr Waiter() = default;
@@ -41,10 +44,9 @@ class Waiter {
   bool is_continuation() const { return (word_ & kContinuationTag) != 0; }
   // REQUIRES: it is the one asked for.
   Fiber* fiber() const { return reinterpret_cast<Fiber*>(word_); }
-  Continuation* continuation() const {
-    return static_cast<Continuation*>(runnable());
-  }
-  // Fiber starts with its Runnable (asserted in fiber.h), so the word without its tag is one in either case.
+  Continuation* continuation() const { return static_cast<Continuation*>(runnable()); }
+  // Fiber starts with its Runnable (asserted in fiber.h), so the word without its tag is one in
+  // either case.
   Runnable* runnable() const { return reinterpret_cast<Runnable*>(word_ & ~kContinuationTag); }
 
  private:
@@ -52,8 +54,8 @@ class Waiter {
   uintptr_t word_ = 0;
 };
 
-// A FIFO of waiters, handed around in batches; not thread-safe. Unbounded, since a waiter is in one list at most and
-// their number is bounded by the scheduler.
+// A FIFO of waiters, handed around in batches; not thread-safe. Unbounded, since a waiter is in one
+// list at most and their number is bounded by the scheduler.
 class WaiterList {
  public:
   bool empty() const { return !head_; }

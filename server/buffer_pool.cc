@@ -16,7 +16,8 @@ constexpr size_t kFreeMax = 64;
 }  // namespace
 
 BufferPool::BufferPool(size_t memory_bytes, int workers)
-    : limit_(std::max<int64_t>(static_cast<int64_t>(memory_bytes / kBufferBytes) - workers, workers)) {
+    : limit_(
+          std::max<int64_t>(static_cast<int64_t>(memory_bytes / kBufferBytes) - workers, workers)) {
   for (int i = 0; i < workers; ++i) {
     scratch_.push_back(std::make_unique_for_overwrite<std::byte[]>(kBufferBytes));
   }

@@ -36,7 +36,8 @@ class BufferPool {
   class Lease {
    public:
     Lease() = default;
-    Lease(Lease&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_) {}
+    Lease(Lease&& other) noexcept
+        : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_) {}
     Lease& operator=(Lease&&) = delete;
     ~Lease() {
       if (pool_ != nullptr) pool_->Return(buffer_);
@@ -73,8 +74,8 @@ class BufferPool {
   const int64_t limit_;  // buffers at which AwaitRoom waits
   std::vector<std::unique_ptr<std::byte[]>> scratch_;
   std::atomic<int64_t> leased_{0};
-  // Somebody waits in the parking lot. Stored before leased_ is looked at again, read after it fell:
-  // seq_cst, so that one of the two notices.
+  // Somebody waits in the parking lot. Stored before leased_ is looked at again, read after it
+  // fell: seq_cst, so that one of the two notices.
   std::atomic<bool> waited_for_{false};
 
   sched::Mutex mu_;

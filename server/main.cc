@@ -50,8 +50,8 @@ int main(int argc, char** argv) {
   std::cerr << (*server)->Banner();
 
   // SIGUSR2 is how this process tells the thread that it is not needed any more.
-  auto stopper = sched::Host::Real().StartThread(
-      "signals", -1, [&]() -> std::optional<sched::Deadline> {
+  auto stopper =
+      sched::Host::Real().StartThread("signals", -1, [&]() -> std::optional<sched::Deadline> {
         int number = 0;
         sigwait(&signals, &number);
         if (number == SIGUSR2) return std::nullopt;

@@ -8,8 +8,8 @@
 
 namespace parkway {
 
-// Sends `state` ("READY=1") to the socket named by $NOTIFY_SOCKET; does nothing where there is none.
-// Failure is not worth more than a line on stderr.
+// Sends `state` ("READY=1") to the socket named by $NOTIFY_SOCKET; does nothing where there is
+// none. Failure is not worth more than a line on stderr.
 void NotifyServiceManager(std::string_view state);
 
 }  // namespace parkway

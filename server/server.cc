@@ -220,8 +220,8 @@ void Server::Release() {
 void Server::StartSession(Conn client, bool echo) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
-  auto* const session = new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo,
-                                    buffers_, timeouts_);
+  auto* const session =
+      new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo, buffers_, timeouts_);
   list_.Add(session);
   if (sched::Spawn([this, session] { RunSession(session); })) return;
   session->End(EndReason::kOverload);
@@ -238,8 +238,7 @@ void Server::RunSession(Session* session) {
     Release();
   };
   if (session->halves() == 1) return run_half(session, 0);
-  if (!ConnectBackend(*session) ||
-      !sched::Spawn([session, run_half] { run_half(session, 1); })) {
+  if (!ConnectBackend(*session) || !sched::Spawn([session, run_half] { run_half(session, 1); })) {
     session->client().Abort();
     session->End(session->backend().closed() ? EndReason::kNoBackend : EndReason::kOverload);
     list_.Remove(session);

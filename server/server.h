@@ -63,7 +63,8 @@ class Server {
 
   Server(const Config& config, int workers, int64_t max_conns, int64_t descriptors);
   absl::Status BindAll();
-  absl::Status BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo, int count);
+  absl::Status BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo,
+                         int count);
   void StartWorkers();
 
   void ServeDoor(Door& door);
@@ -94,7 +95,7 @@ class Server {
   std::atomic<Phase> phase_{Phase::kServing};
   std::atomic<int> stop_requests_{0};
   std::atomic<int64_t> sessions_{0};
-  std::atomic<int> doors_open_{0};      // doors whose listener is not closed
+  std::atomic<int> doors_open_{0};       // doors whose listener is not closed
   std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
   std::atomic<uint32_t> next_backend_{0};
   std::atomic<int64_t> served_{0};

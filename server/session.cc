@@ -138,8 +138,8 @@ void Session::LimitTheOtherHalf(Half& half) {
   half.target->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
 }
 
-// A reset throws the send queue away, so it waits until the peer's kernel has taken everything. There
-// is no event for that.
+// A reset throws the send queue away, so it waits until the peer's kernel has taken everything.
+// There is no event for that.
 void Session::PassResetOn(Conn& target) {
   const sched::Deadline until = sched::After(sched::Now(), timeouts_.reset_linger);
   sched::Duration pause = std::chrono::milliseconds(1);

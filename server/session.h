@@ -6,14 +6,17 @@
 // How a session ends, by what a half meets:
 //
 //   a half meets                 it does                                       and the session
-//   source: FIN                  sends FIN to the target                       goes on with the other
+//   source: FIN                  sends FIN to the target                       goes on with the
+//   other
 //                                                                              half, under
 //                                                                              half_close_timeout
 //   source: reset                waits until the target's kernel has delivered ends
 //                                what was written (at most reset_linger), then
 //                                resets the target
-//   target: write fails          stops; the other half still delivers what the goes on until that is
-//                                target sent before it broke                   read, then as a reset
+//   target: write fails          stops; the other half still delivers what the goes on until that
+//   is
+//                                target sent before it broke                   read, then as a
+//                                reset
 //   both silent for idle_timeout closes both                                   ends
 //   drain deadline, 2nd SIGTERM  (Server closes both)                          ends
 //
@@ -37,13 +40,13 @@ namespace parkway {
 
 enum class EndReason : uint8_t {
   kNone,
-  kFinished,       // FIN in both directions
-  kClientReset,    // the client broke the connection
-  kBackendReset,   // the backend did
-  kNoBackend,      // none could be connected to
-  kIdle,           // idle_timeout or half_close_timeout
-  kOverload,       // no fiber for its second half
-  kShutdown,       // by the server
+  kFinished,      // FIN in both directions
+  kClientReset,   // the client broke the connection
+  kBackendReset,  // the backend did
+  kNoBackend,     // none could be connected to
+  kIdle,          // idle_timeout or half_close_timeout
+  kOverload,      // no fiber for its second half
+  kShutdown,      // by the server
 };
 inline constexpr int kEndReasons = 8;
 const char* ToString(EndReason reason);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who may use a descriptor, and until when: one reader, one writer, any number of short references, and a close that
-// waits for none of them. The descriptor's number is given back by the last user that leaves. Go's fdMutex
-// (internal/poll/fd_mutex.go), with the queues of waiting readers and writers moved to a parking lot.
+// Who may use a descriptor, and until when: one reader, one writer, any number of short references,
+// and a close that waits for none of them. The descriptor's number is given back by the last user
+// that leaves. Go's fdMutex (internal/poll/fd_mutex.go), with the queues of waiting readers and
+// writers moved to a parking lot.
 //
 // One word:
 //   bit 0  closed        set once, by Close
@@ -10,9 +11,9 @@
 //   bit 2  write locked  bit 4  somebody waits for the write lock
 //   bits 5..31           users: the lock holders and the references
 //
-// A "waits" bit is set by a failed Lock and cleared by the Unlock or Close that wakes *all* those waiting, who then
-// try again. A waiter parks only while the bit is still set (StillBusy), checked under the lot's lock; Unlock clears
-// the bit first and wakes after, so no wake-up is lost.
+// A "waits" bit is set by a failed Lock and cleared by the Unlock or Close that wakes *all* those
+// waiting, who then try again. A waiter parks only while the bit is still set (StillBusy), checked
+// under the lot's lock; Unlock clears the bit first and wakes after, so no wake-up is lost.
 #ifndef PARKWAY_NETPOLL_INTERNAL_FD_GATE_H_
 #define PARKWAY_NETPOLL_INTERNAL_FD_GATE_H_
 
@@ -38,7 +39,7 @@ class BasicFdGate {
   struct Leave {
     bool wake_readers = false;  // those parked for the read lock
     bool wake_writers = false;
-    bool last = false;          // closed and nobody left: free the descriptor
+    bool last = false;  // closed and nobody left: free the descriptor
   };
 
   Entry Lock(Direction d) {
@@ -61,7 +62,8 @@ class BasicFdGate {
     do {
       PARKWAY_CHECK((old & LockBit(d)) != 0 && old >= kUser, old);
       next = (old & ~(LockBit(d) | WaitBit(d))) - kUser;
-      // Release: all this user did to the descriptor comes before it is freed by the last one (acquire).
+      // Release: all this user did to the descriptor comes before it is freed by the last one
+      // (acquire).
     } while (!word_.compare_exchange_strong(old, next, std::memory_order_seq_cst));
     Leave leave;
     leave.wake_readers = (old & ~next & WaitBit(Direction::kRead)) != 0;
@@ -91,8 +93,8 @@ class BasicFdGate {
     return IsLast(old - kUser);
   }
 
-  // The first closer gets true and counts as a user: it evicts the waiters and then calls Exit. From here on nobody
-  // enters.
+  // The first closer gets true and counts as a user: it evicts the waiters and then calls Exit.
+  // From here on nobody enters.
   bool Close(Leave* leave) {
     uint32_t old = word_.load(std::memory_order_seq_cst);
     uint32_t next;

@@ -2,10 +2,11 @@
 //
 // What the poller knows of one descriptor: two wait slots, two deadlines, the sticky event bits.
 //
-// PollDescs are type-stable: recycled, never freed while the shard lives, because epoll may still deliver an event for
-// a descriptor that is closed. Such a stale event carries the old generation. Its sticky bits are set by a CAS on one
-// word that holds the generation too, so they can never reach a newer connection (golang/go#59545); its Notify may hit
-// the newer use and then is only a spurious wake-up.
+// PollDescs are type-stable: recycled, never freed while the shard lives, because epoll may still
+// deliver an event for a descriptor that is closed. Such a stale event carries the old generation.
+// Its sticky bits are set by a CAS on one word that holds the generation too, so they can never
+// reach a newer connection (golang/go#59545); its Notify may hit the newer use and then is only a
+// spurious wake-up.
 #ifndef PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
 #define PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
 
@@ -34,7 +35,9 @@ enum EventBits : uint32_t {
 class alignas(64) PollDesc {
  public:
   PollDesc(PollShard& shard_in, uint32_t index_in)
-      : shard(shard_in), index(index_in), deadlines_{DirectionDeadline(slots_[0]), DirectionDeadline(slots_[1])} {}
+      : shard(shard_in),
+        index(index_in),
+        deadlines_{DirectionDeadline(slots_[0]), DirectionDeadline(slots_[1])} {}
   PollDesc(const PollDesc&) = delete;
   PollDesc& operator=(const PollDesc&) = delete;
 
@@ -49,19 +52,21 @@ class alignas(64) PollDesc {
     return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst));
   }
 
-  // What an event does. `generation` is what epoll_event.data carried. Waiters that have to run go to `ready`.
+  // What an event does. `generation` is what epoll_event.data carried. Waiters that have to run go
+  // to `ready`.
   void OnEvent(uint32_t generation, uint32_t events, sched::WaiterList& ready);
 
   // Ends a wait, for a close or a deadline that has been published.
   void Cancel(Direction d) { Wake(slot(d).Cancel()); }
 
-  // When this descriptor breaks, the writer of `target` is woken too (spuriously), so that a relay blocked there
-  // notices. nullptr: nobody.
+  // When this descriptor breaks, the writer of `target` is woken too (spuriously), so that a relay
+  // blocked there notices. nullptr: nobody.
   void WakeWriterWhenBroken(PollDesc* target) {
     dependent_.store(target, std::memory_order_seq_cst);
   }
 
-  // For another descriptor in the same use: drops the sticky bits; the wait slots and deadlines stay.
+  // For another descriptor in the same use: drops the sticky bits; the wait slots and deadlines
+  // stay.
   void Renew();
   // For the next use. REQUIRES: nobody uses it.
   void Recycle();
@@ -88,7 +93,7 @@ class alignas(64) PollDesc {
 
   bool SetBits(uint32_t generation, uint32_t bits);
 
-  PollSlot slots_[2];  // rg and wg
+  PollSlot slots_[2];                              // rg and wg
   std::atomic<uint64_t> info_{uint64_t{1} << 32};  // {generation, EventBits}
   std::atomic<PollDesc*> dependent_{nullptr};
   DirectionDeadline deadlines_[2];

@@ -15,9 +15,7 @@ namespace {
 constexpr uint64_t kInterruptData = UINT64_MAX;
 constexpr timespec kNoWait = {0, 0};
 
-uint64_t DataOf(const PollDesc& desc) {
-  return uint64_t{desc.generation()} << 32 | desc.index;
-}
+uint64_t DataOf(const PollDesc& desc) { return uint64_t{desc.generation()} << 32 | desc.index; }
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One worker's share of the poller: an epoll, an eventfd that ends its waits, and the PollDescs registered there.
+// One worker's share of the poller: an epoll, an eventfd that ends its waits, and the PollDescs
+// registered there.
 #ifndef PARKWAY_NETPOLL_INTERNAL_POLL_SHARD_H_
 #define PARKWAY_NETPOLL_INTERNAL_POLL_SHARD_H_
 
@@ -43,8 +44,8 @@ class PollShard final : public sched::EventSource {
   PollDesc* Take();
   void Give(PollDesc* desc);
 
-  // Makes epoll watch `fd` for the life of the descriptor; at once it reports what is ready already. Returns 0 or an
-  // errno (ENOSPC, ENOMEM). Any thread that uses `desc`.
+  // Makes epoll watch `fd` for the life of the descriptor; at once it reports what is ready
+  // already. Returns 0 or an errno (ENOSPC, ENOMEM). Any thread that uses `desc`.
   int Register(PollDesc& desc, int fd);
 
   // PollDescs in use; for leak checks and statistics.
@@ -65,8 +66,9 @@ class PollShard final : public sched::EventSource {
 
   // Keeps thieves apart; the owner waits without it, as epoll gives each event to one waiter.
   std::atomic<bool> polled_by_thief_{false};
-  // An interrupt was sent and not taken yet. Interrupt exchanges it and writes the eventfd if it was clear; the owner
-  // reads the eventfd, clears it, and then looks at its queues: whoever found it set is looked after by that look.
+  // An interrupt was sent and not taken yet. Interrupt exchanges it and writes the eventfd if it
+  // was clear; the owner reads the eventfd, clears it, and then looks at its queues: whoever found
+  // it set is looked after by that look.
   std::atomic<bool> interrupted_{false};
 
   // Filled once per chunk under mu_, read by Find without it.

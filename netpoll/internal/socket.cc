@@ -10,7 +10,8 @@
 namespace netpoll::internal {
 namespace {
 
-// On the worker's stack. The slot is type-stable; its waiter, once published, may be running elsewhere.
+// On the worker's stack. The slot is type-stable; its waiter, once published, may be running
+// elsewhere.
 bool CommitWait(sched::Fiber* self, void* slot) {
   return static_cast<PollSlot*>(slot)->Commit(sched::Waiter(self).word());
 }
@@ -80,7 +81,8 @@ IoResult Socket::Await(Direction direction, sched::WaitReason why) {
     }
     sched::Park(why, &CommitWait, &slot);
     if (slot.EndWait()) return {};
-    // Not ready: closed, expired, or a deadline that fired and was moved since. Then it waits again.
+    // Not ready: closed, expired, or a deadline that fired and was moved since. Then it waits
+    // again.
     if (const IoResult state = Check(direction); !state.ok()) return state;
   }
 }

@@ -35,8 +35,8 @@ class Socket {
   }
   ~Socket() { Close(); }
 
-  // Holds one direction of the socket for one operation: waits (parks) while another fiber holds it. Converts to
-  // false, with the reason in result(), when the socket is closed.
+  // Holds one direction of the socket for one operation: waits (parks) while another fiber holds
+  // it. Converts to false, with the reason in result(), when the socket is closed.
   class Hold {
    public:
     Hold(Socket& socket, Direction direction);
@@ -51,8 +51,8 @@ class Socket {
     bool held_ = false;
   };
 
-  // Parks until the direction is ready (a hint), its deadline passes (kTimeout) or somebody closes (kClosed). The
-  // caller holds the direction and has just been refused by the kernel.
+  // Parks until the direction is ready (a hint), its deadline passes (kTimeout) or somebody closes
+  // (kClosed). The caller holds the direction and has just been refused by the kernel.
   IoResult Await(Direction direction, sched::WaitReason why);
   // Without waiting: kTimeout, kClosed or ok.
   IoResult Check(Direction direction) const;
@@ -61,14 +61,15 @@ class Socket {
 
   void SetDeadline(Direction direction, sched::Deadline when);
 
-  // Ends it for everybody: fibers blocked here return kClosed; the last user frees the descriptor. Any fiber, any
-  // number of times.
+  // Ends it for everybody: fibers blocked here return kClosed; the last user frees the descriptor.
+  // Any fiber, any number of times.
   void Close();
 
   // Closes with RST; what was written and not yet acknowledged is lost.
   void Abort();
 
-  // Calls function(fd) with the descriptor held open, excluding nobody. False, without the call, once closed.
+  // Calls function(fd) with the descriptor held open, excluding nobody. False, without the call,
+  // once closed.
   template <class Function>
   bool Use(Function function) {
     if (desc_ == nullptr || !gate_.Enter()) return false;
@@ -77,8 +78,8 @@ class Socket {
     return true;
   }
 
-  // Gives the socket its descriptor, and closes one that it had. The caller holds the write direction, and nobody
-  // reads.
+  // Gives the socket its descriptor, and closes one that it had. The caller holds the write
+  // direction, and nobody reads.
   void Adopt(int fd);
 
   bool closed() const { return desc_ == nullptr || gate_.closed(); }

@@ -2,29 +2,32 @@
 //
 // Saves the callee-saved registers on the running stack and continues on another.
 //
-// Kept: what the ABI says a call keeps, i.e. rbx rbp r12-r15 (x86-64), x19-x30 d8-d15 (arm64). Not kept: the floating
-// point control words, which nobody here changes, and the signal mask.
+// Kept: what the ABI says a call keeps, i.e. rbx rbp r12-r15 (x86-64), x19-x30 d8-d15 (arm64). Not
+// kept: the floating point control words, which nobody here changes, and the signal mask.
 #ifndef PARKWAY_SCHED_INTERNAL_CONTEXT_H_
 #define PARKWAY_SCHED_INTERNAL_CONTEXT_H_
 
 #include <cstdint>
 
 extern "C" {
-// Stores the stopped stack's pointer to *saved and continues where `target` was stopped. Out of line on purpose: inline
-// assembly could not protect the red zone.
+// Stores the stopped stack's pointer to *saved and continues where `target` was stopped. Out of
+// line on purpose: inline assembly could not protect the red zone.
 void parkway_switch_context(void** saved, void* target);
-// Where a fresh context starts: calls the function with the argument, both from callee-saved registers.
+// Where a fresh context starts: calls the function with the argument, both from callee-saved
+// registers.
 void parkway_start_context();
 }
 
 namespace sched::internal {
 
-// A context that, when first continued, calls entry(arg) on the stack that ends at `top`, which entry must not leave.
+// A context that, when first continued, calls entry(arg) on the stack that ends at `top`, which
+// entry must not leave.
 inline void* MakeContext(void* top, void (*entry)(void*), void* arg) {
-  auto* const aligned = reinterpret_cast<uintptr_t*>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t{15});
+  auto* const aligned =
+      reinterpret_cast<uintptr_t*>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t{15});
 #if defined(__x86_64__)
-  // r15 r14 r13 r12 rbx rbp and the return address; two words above them keep the stack aligned for the call in
-  // parkway_start_context.
+  // r15 r14 r13 r12 rbx rbp and the return address; two words above them keep the stack aligned for
+  // the call in parkway_start_context.
   uintptr_t* const sp = aligned - 9;
   for (int i = 0; i < 9; ++i) sp[i] = 0;
   sp[3] = reinterpret_cast<uintptr_t>(arg);

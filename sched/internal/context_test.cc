@@ -10,12 +10,12 @@
 
 namespace {
 
-#define REQUIRE(condition)                                                        \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);         \
-      std::exit(1);                                                               \
-    }                                                                             \
+#define REQUIRE(condition)                                                \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                       \
+    }                                                                     \
   } while (false)
 
 void* main_sp;

@@ -26,7 +26,8 @@ struct Core {
   // Wakes a sleeper to search, if nobody searches. After publishing work that anybody may take.
   void WakeSearcher() {
     const Worker* const self = CurrentWorker();
-    if (workers.size() == 1 && self != nullptr && &self->core == this) return;  // nobody else to wake
+    if (workers.size() == 1 && self != nullptr && &self->core == this)
+      return;  // nobody else to wake
     const int worker = idle.ClaimSearcher();
     if (worker >= 0) workers[worker]->Interrupt();
   }
@@ -68,8 +69,8 @@ struct Core {
   // The worker that serves stale shards while others compute, or -1.
   std::atomic<int> sentinel{-1};
 
-  // DrainUntil's wait for the last fiber: it stores `draining`, then reads `fibers`; the last fiber leaves `fibers`,
-  // then reads `draining`. Both seq_cst, so one of the two notices.
+  // DrainUntil's wait for the last fiber: it stores `draining`, then reads `fibers`; the last fiber
+  // leaves `fibers`, then reads `draining`. Both seq_cst, so one of the two notices.
   std::atomic<bool> draining{false};
   const std::unique_ptr<Host::Event> drained;
 

@@ -46,7 +46,8 @@ void OnSegv(int signal, siginfo_t* info, void* context) {
 struct Sample {
   std::array<void*, kFramesMax> frames;
   int count = 0;
-  // 0 idle, 1 asked, 2 answered. The handler's release store of 2 publishes the frames to SampleStack's acquire.
+  // 0 idle, 1 asked, 2 answered. The handler's release store of 2 publishes the frames to
+  // SampleStack's acquire.
   std::atomic<int> state{0};
 };
 Sample sample;
@@ -98,8 +99,8 @@ void InstallCrashSignals() {
 }
 
 SignalStack::SignalStack()
-    : memory_(mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    : memory_(mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0)) {
   PARKWAY_CHECK(memory_ != MAP_FAILED, errno);
   stack_t stack = {};
   stack.ss_sp = memory_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two signals: SIGSEGV in a guard page becomes a sentence, and SIGURG makes a stalled worker show its stack.
+// Two signals: SIGSEGV in a guard page becomes a sentence, and SIGURG makes a stalled worker show
+// its stack.
 #ifndef PARKWAY_SCHED_INTERNAL_CRASH_SIGNALS_H_
 #define PARKWAY_SCHED_INTERNAL_CRASH_SIGNALS_H_
 
@@ -13,11 +14,12 @@
 
 namespace sched::internal {
 
-// Installs both handlers, once per process. A SIGSEGV that is no overflow goes to the handler installed before. In
-// sanitizer builds SIGSEGV is left to the sanitizer.
+// Installs both handlers, once per process. A SIGSEGV that is no overflow goes to the handler
+// installed before. In sanitizer builds SIGSEGV is left to the sanitizer.
 void InstallCrashSignals();
 
-// Gives the calling thread its own stack for signal handlers, since a fiber that overflowed has none left.
+// Gives the calling thread its own stack for signal handlers, since a fiber that overflowed has
+// none left.
 class SignalStack {
  public:
   SignalStack();
@@ -29,8 +31,8 @@ class SignalStack {
   void* memory_;
 };
 
-// Asks `thread`, a worker, for its stack and waits for it up to 100 ms. Innermost first, symbolized; empty if the
-// thread did not answer. One caller at a time per process.
+// Asks `thread`, a worker, for its stack and waits for it up to 100 ms. Innermost first,
+// symbolized; empty if the thread did not answer. One caller at a time per process.
 std::vector<std::string> SampleStack(pthread_t thread);
 
 }  // namespace sched::internal

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A fiber's control block. It sits at the top of the fiber's own stack, so that a parked fiber costs one page.
+// A fiber's control block. It sits at the top of the fiber's own stack, so that a parked fiber
+// costs one page.
 #ifndef PARKWAY_SCHED_INTERNAL_FIBER_H_
 #define PARKWAY_SCHED_INTERNAL_FIBER_H_
 
@@ -37,8 +38,8 @@ class SleepTimer final : public Timer {
   }
 };
 
-// The exception state that the C++ runtime keeps per thread (__cxa_eh_globals of the Itanium ABI): it belongs to the
-// fiber, or an exception caught across a park would be found by another fiber.
+// The exception state that the C++ runtime keeps per thread (__cxa_eh_globals of the Itanium ABI):
+// it belongs to the fiber, or an exception caught across a park would be found by another fiber.
 struct ExceptionGlobals {
   void* caught = nullptr;
   unsigned int uncaught = 0;
@@ -51,14 +52,14 @@ enum class Departure : uint8_t { kPark, kHibernate, kYield, kExit };
 
 class Fiber final : public Runnable {
  public:
-  // Builds a fiber on `stack`, whose number `index` chooses the colour: the tops of stacks of one size would otherwise
-  // all fall into the same sets of the first-level cache.
+  // Builds a fiber on `stack`, whose number `index` chooses the colour: the tops of stacks of one
+  // size would otherwise all fall into the same sets of the first-level cache.
   static Fiber* Create(internal::Core* core, internal::StackBase stack, size_t stack_bytes,
                        uint64_t id, void (*entry)(void*)) {
     const size_t colour = (reinterpret_cast<uintptr_t>(stack) / stack_bytes) % 8 * 128;
     std::byte* const top = stack + stack_bytes - colour;
-    auto* const place =
-        reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(top) - sizeof(Fiber)) & ~uintptr_t{63});
+    auto* const place = reinterpret_cast<std::byte*>(
+        (reinterpret_cast<uintptr_t>(top) - sizeof(Fiber)) & ~uintptr_t{63});
     Fiber* const fiber = new (place) Fiber(core, stack, id);
     fiber->sp = internal::MakeContext(place, entry, fiber);
     fiber->sanitized.Create(stack + internal::kPageBytes, place - stack - internal::kPageBytes);

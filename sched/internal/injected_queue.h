@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waiters that came from outside a worker's ring: other threads, overflow. Any worker takes from it.
+// Waiters that came from outside a worker's ring: other threads, overflow. Any worker takes from
+// it.
 #ifndef PARKWAY_SCHED_INTERNAL_INJECTED_QUEUE_H_
 #define PARKWAY_SCHED_INTERNAL_INJECTED_QUEUE_H_
 
@@ -11,13 +12,15 @@
 
 namespace sched::internal {
 
-// A FIFO behind a lock, with a count that is read without it. Unbounded by itself: every waiter is in one list at most.
+// A FIFO behind a lock, with a count that is read without it. Unbounded by itself: every waiter is
+// in one list at most.
 class InjectedQueue {
  public:
   void Push(Waiter waiter) {
     MutexLock lock(mu_);
     list_.PushBack(waiter);
-    // seq_cst: "push, then look for sleepers" against "announce sleep, then look here" (idle_set.h).
+    // seq_cst: "push, then look for sleepers" against "announce sleep, then look here"
+    // (idle_set.h).
     size_.store(list_.size(), std::memory_order_seq_cst);
   }
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A worker's bounded ring of runnable waiters. Its owner pushes and pops; any worker may steal half of it.
+// A worker's bounded ring of runnable waiters. Its owner pushes and pops; any worker may steal half
+// of it.
 //
-// After the local run queue of Go's scheduler (runtime/proc.go: runqput, runqget, runqgrab), without `runnext`: a
-// fiber made ready runs in its turn.
+// After the local run queue of Go's scheduler (runtime/proc.go: runqput, runqget, runqgrab),
+// without `runnext`: a fiber made ready runs in its turn.
 //
 //   head_   next to take; owner and thieves advance it by CAS
 //   tail_   next to fill; only the owner stores it
 //
-// The elements are atomics because a thief may read one while the owner, a whole lap later, overwrites it; the
-// thief's CAS on head_ then fails and what it read is dropped.
+// The elements are atomics because a thief may read one while the owner, a whole lap later,
+// overwrites it; the thief's CAS on head_ then fails and what it read is dropped.
 #ifndef PARKWAY_SCHED_INTERNAL_RUN_QUEUE_H_
 #define PARKWAY_SCHED_INTERNAL_RUN_QUEUE_H_
 
@@ -28,13 +29,15 @@ class BasicRunQueue {
 
   // Owner only. False when full: the caller moves work to the injected queue.
   bool Push(uintptr_t waiter) {
-    // Pairs with the CAS of Pop and StealInto: what they took has been read before it is overwritten here.
+    // Pairs with the CAS of Pop and StealInto: what they took has been read before it is
+    // overwritten here.
     const uint32_t head = head_.load(std::memory_order_acquire);
     const uint32_t tail = tail_.load(std::memory_order_relaxed);
     if (tail - head == kCapacity) return false;
     ring_[tail % kCapacity].store(waiter, std::memory_order_relaxed);
-    // Publishes the element to thieves. seq_cst: "push, then look for sleepers" (IdleSet::ClaimSearcher) races with
-    // "announce sleep, then look at the queues" (Size); one of the two must see the other.
+    // Publishes the element to thieves. seq_cst: "push, then look for sleepers"
+    // (IdleSet::ClaimSearcher) races with "announce sleep, then look at the queues" (Size); one of
+    // the two must see the other.
     tail_.store(tail + 1, std::memory_order_seq_cst);
     return true;
   }
@@ -52,14 +55,15 @@ class BasicRunQueue {
     }
   }
 
-  // Moves half of the elements, rounded up, to `thief`, which must be empty and the calling worker's own. Returns how
-  // many were moved; 0 also when another thief was faster.
+  // Moves half of the elements, rounded up, to `thief`, which must be empty and the calling
+  // worker's own. Returns how many were moved; 0 also when another thief was faster.
   uint32_t StealInto(BasicRunQueue& thief) {
     uint32_t head = head_.load(std::memory_order_acquire);
     // Pairs with Push: the elements below this tail are visible.
     const uint32_t tail = tail_.load(std::memory_order_acquire);
     const uint32_t count = (tail - head) - (tail - head) / 2;
-    // head and tail are not one snapshot: a head read long before its tail may span more than the ring.
+    // head and tail are not one snapshot: a head read long before its tail may span more than the
+    // ring.
     if (count == 0 || count > kCapacity / 2) return 0;
     const uint32_t to = thief.tail_.load(std::memory_order_relaxed);
     for (uint32_t i = 0; i < count; ++i) {

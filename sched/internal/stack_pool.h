@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Stacks for fibers: cut from large slabs, each with a guard page at its low end, recycled last in first out.
+// Stacks for fibers: cut from large slabs, each with a guard page at its low end, recycled last in
+// first out.
 //
-// A worker keeps up to StackCache::kStacksMax stacks for itself and trades with the pool in batches. The pool keeps
-// kWarmMax free stacks as they are; beyond that it gives their memory back to the kernel (a burst of connections would
-// otherwise leave every stack it touched resident for ever). The free lists are arrays beside the stacks, since a list
-// inside them would touch what is to be given back.
+// A worker keeps up to StackCache::kStacksMax stacks for itself and trades with the pool in
+// batches. The pool keeps kWarmMax free stacks as they are; beyond that it gives their memory back
+// to the kernel (a burst of connections would otherwise leave every stack it touched resident for
+// ever). The free lists are arrays beside the stacks, since a list inside them would touch what is
+// to be given back.
 //
-// Guard pages come from MADV_GUARD_INSTALL, which does not split the mapping. Before Linux 6.13 they are made by
-// mprotect at two mappings each, counted against vm.max_map_count; when that is used up, Take fails.
+// Guard pages come from MADV_GUARD_INSTALL, which does not split the mapping. Before Linux 6.13
+// they are made by mprotect at two mappings each, counted against vm.max_map_count; when that is
+// used up, Take fails.
 #ifndef PARKWAY_SCHED_INTERNAL_STACK_POOL_H_
 #define PARKWAY_SCHED_INTERNAL_STACK_POOL_H_
 
@@ -40,7 +43,8 @@ class StackPool {
 
   size_t stack_bytes() const { return stack_bytes_; }
 
-  // Up to kBatch stacks with guards; 0 when neither free ones nor memory for more exist. Any thread.
+  // Up to kBatch stacks with guards; 0 when neither free ones nor memory for more exist. Any
+  // thread.
   size_t Take(std::array<StackBase, kBatch>& stacks);
   // Takes them back. Any thread.
   void Give(const StackBase* stacks, size_t count);

@@ -32,7 +32,9 @@ class CountingHost final : public Host {
     return real_.StartThread(name, cpu, std::move(step));
   }
   std::unique_ptr<Event> NewEvent() override { return real_.NewEvent(); }
-  void* MapStacks(size_t bytes) override { return out_of_memory ? nullptr : real_.MapStacks(bytes); }
+  void* MapStacks(size_t bytes) override {
+    return out_of_memory ? nullptr : real_.MapStacks(bytes);
+  }
   void UnmapStacks(void* start, size_t bytes) override { real_.UnmapStacks(start, bytes); }
   bool InstallGuard(void* start, size_t bytes) override {
     return has_guards && ++guards > 0 && real_.InstallGuard(start, bytes);

@@ -11,7 +11,8 @@ namespace sched::internal {
 namespace {
 
 void PrintStall(const StallReport& report) {
-  std::string text = "parkway: worker " + std::to_string(report.worker) + " has not come back for " +
+  std::string text = "parkway: worker " + std::to_string(report.worker) +
+                     " has not come back for " +
                      std::to_string(report.blocked_for.count() / 1'000'000) + " ms; fiber " +
                      std::to_string(report.fiber_id) + " is in\n";
   for (const std::string& function : report.stack) text += "    " + function + "\n";

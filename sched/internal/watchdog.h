@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A thread that looks after workers that do not come back: it wakes a sleeper to serve a stuck worker's connections,
-// and reports a stall with the culprit's stack. It ticks only while workers run: after a second of all asleep it
-// blocks, and the first worker that wakes wakes it (a constant tick alone would cost 0.2 % of a CPU).
+// A thread that looks after workers that do not come back: it wakes a sleeper to serve a stuck
+// worker's connections, and reports a stall with the culprit's stack. It ticks only while workers
+// run: after a second of all asleep it blocks, and the first worker that wakes wakes it (a constant
+// tick alone would cost 0.2 % of a CPU).
 #ifndef PARKWAY_SCHED_INTERNAL_WATCHDOG_H_
 #define PARKWAY_SCHED_INTERNAL_WATCHDOG_H_
 
@@ -34,8 +35,8 @@ class Watchdog {
   void Stop();
   // By a worker that ended its sleep.
   void WorkerWoke() {
-    // Pairs with Tick: it stores asleep_, then looks at the sleepers once more; the worker leaves the idle set, then
-    // looks here.
+    // Pairs with Tick: it stores asleep_, then looks at the sleepers once more; the worker leaves
+    // the idle set, then looks here.
     if (asleep_.load(std::memory_order_seq_cst)) thread_->Wake();
   }
 

@@ -82,7 +82,8 @@ Waiter Worker::Pick() {
 
 Waiter Worker::FindElsewhere() {
   if (const Waiter waiter = core.injected.Pop()) return waiter;
-  // With nothing to help with elsewhere, the blocking wait itself is the poll: one system call, not two.
+  // With nothing to help with elsewhere, the blocking wait itself is the poll: one system call, not
+  // two.
   if (!OthersNeedHelp()) return Waiter();
   PollOwn();
   if (const uintptr_t word = ring_.Pop()) return Waiter::FromWord(word);
@@ -105,7 +106,9 @@ bool Worker::OthersNeedHelp() const {
 
 Waiter Worker::Steal() {
   const size_t count = core.workers.size();
-  random_ ^= random_ << 13;  // xorshift64 (Marsaglia 2003): any victim order will do, if it differs per worker
+  random_ ^=
+      random_
+      << 13;  // xorshift64 (Marsaglia 2003): any victim order will do, if it differs per worker
   random_ ^= random_ >> 7;
   random_ ^= random_ << 17;
   const size_t start = random_ % count;
@@ -200,8 +203,8 @@ void Worker::Sleep() {
 }
 
 bool Worker::MustStayAwake(int64_t wake_at) const {
-  return core.AnySurplus() || !pinned_.empty() || !timers.InboxEmpty() ||
-         timers.Next() < wake_at || core.stopping.load(std::memory_order_seq_cst);
+  return core.AnySurplus() || !pinned_.empty() || !timers.InboxEmpty() || timers.Next() < wake_at ||
+         core.stopping.load(std::memory_order_seq_cst);
 }
 
 void Worker::NoteWoken(Woken woken, bool has_work) {
@@ -214,7 +217,8 @@ void Worker::NoteWoken(Woken woken, bool has_work) {
   }
 }
 
-// Having found work. Who published more while this worker searched relied on it, so the last searcher passes that on.
+// Having found work. Who published more while this worker searched relied on it, so the last
+// searcher passes that on.
 void Worker::StopSearching() {
   searching_ = false;
   if (core.idle.StopSearching() && core.AnySurplus()) core.WakeSearcher();
@@ -241,8 +245,9 @@ void Worker::PushPinned(Waiter waiter) {
   if (core.idle.ClaimWorker(index)) Interrupt();
 }
 
-// seq_cst pairs: the caller has put the timer where the owner looks before it sleeps, and looks now whether the owner
-// sleeps and until when; the owner stores wake_at_, announces its sleep and then looks at the timers.
+// seq_cst pairs: the caller has put the timer where the owner looks before it sleeps, and looks now
+// whether the owner sleeps and until when; the owner stores wake_at_, announces its sleep and then
+// looks at the timers.
 void Worker::TimerMoved(int64_t when) {
   if (when < wake_at_.load(std::memory_order_seq_cst) && core.idle.ClaimWorker(index)) Interrupt();
 }
@@ -264,8 +269,10 @@ Fiber* Worker::NewFiber() {
     core.fibers.fetch_sub(1, std::memory_order_seq_cst);
     return nullptr;
   }
-  constexpr uint64_t kIdBlock = 1024;  // numbers are drawn in blocks, so that spawning shares no cache line
-  if (next_id_ % kIdBlock == 0) next_id_ = core.next_id.fetch_add(1, std::memory_order_relaxed) * kIdBlock;
+  constexpr uint64_t kIdBlock =
+      1024;  // numbers are drawn in blocks, so that spawning shares no cache line
+  if (next_id_ % kIdBlock == 0)
+    next_id_ = core.next_id.fetch_add(1, std::memory_order_relaxed) * kIdBlock;
   return Fiber::Create(&core, stack, core.stacks.stack_bytes(), next_id_++, &Worker::FiberMain);
 }
 
@@ -299,7 +306,8 @@ Fiber* Worker::FiberFor(Waiter waiter) {
 void Worker::Run(Waiter waiter) {
   Fiber* const fiber = FiberFor(waiter);
   if (fiber == nullptr) {
-    // No stack: some fiber has to end first. It is never dropped; with nothing else to do here, look again in a while.
+    // No stack: some fiber has to end first. It is never dropped; with nothing else to do here,
+    // look again in a while.
     core.injected.Push(waiter);
     if (ring_.Size() == 0) WaitAtMost(kPollEveryNs);
     return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One worker: its thread's loop, its queues, its timers, and the switch between it and the fibers it runs.
+// One worker: its thread's loop, its queues, its timers, and the switch between it and the fibers
+// it runs.
 #ifndef PARKWAY_SCHED_INTERNAL_WORKER_H_
 #define PARKWAY_SCHED_INTERNAL_WORKER_H_
 
@@ -27,8 +28,8 @@ struct Core;
 
 class Worker {
  public:
-  // Every 61st pick takes from the injected queue first, and at the latest every 61st polls (Go's schedtick; prime, so
-  // that it does not beat with a pattern of the program).
+  // Every 61st pick takes from the injected queue first, and at the latest every 61st polls (Go's
+  // schedtick; prime, so that it does not beat with a pattern of the program).
   static constexpr uint32_t kFairnessTick = 61;
   // The clock is looked at every so many picks, for kPollEvery.
   static constexpr uint32_t kClockTick = 16;
@@ -53,7 +54,8 @@ class Worker {
   bool Spawn(FiberFn fn);
   // Queues a waiter here; when more than one waits, another worker may be woken.
   void PushLocal(Waiter waiter);
-  // From the fiber that runs here to the worker's loop. Returns when the fiber is resumed, maybe elsewhere.
+  // From the fiber that runs here to the worker's loop. Returns when the fiber is resumed, maybe
+  // elsewhere.
   void SwitchAway(Departure departure);
   int64_t now() const { return now_; }
   Fiber* current() const { return current_; }
@@ -65,9 +67,11 @@ class Worker {
   // After arming a timer from elsewhere, for `when`.
   void TimerMoved(int64_t when);
   void Interrupt() { source_.Interrupt(); }
-  bool IsStale(int64_t now) const { return last_poll_.load(std::memory_order_seq_cst) + kStaleNs < now; }
-  // More than one waits here: worth another worker's help. A single one is not, since moving it away from its
-  // connection's shard costs more than its short wait, unless this worker is stuck.
+  bool IsStale(int64_t now) const {
+    return last_poll_.load(std::memory_order_seq_cst) + kStaleNs < now;
+  }
+  // More than one waits here: worth another worker's help. A single one is not, since moving it
+  // away from its connection's shard costs more than its short wait, unless this worker is stuck.
   bool HasSurplus() const { return ring_.Size() > 1; }
   bool IsStuckWithWork(int64_t now) const { return ring_.Size() > 0 && IsStale(now); }
   int64_t last_poll() const { return last_poll_.load(std::memory_order_seq_cst); }
@@ -130,16 +134,17 @@ class Worker {
 
   RunQueue ring_;
   InjectedQueue pinned_;
-  // When it last polled, or kInWait. seq_cst only so that the watchdog's and the thieves' looks are recent.
+  // When it last polled, or kInWait. seq_cst only so that the watchdog's and the thieves' looks are
+  // recent.
   alignas(64) std::atomic<int64_t> last_poll_{0};
   // The instant until which it sleeps; pairs with TimerMoved, see there.
   std::atomic<int64_t> wake_at_{kNeverNs};
   std::atomic<uint64_t> running_{0};  // the fiber's number, for the watchdog's report
 };
 
-// The worker that runs on this thread, or nullptr. Never inlined: a fiber may be on another thread after any call that
-// can park, and the compiler would keep the thread-local's address. SetCurrentWorker serves simulations, which run all
-// workers on one thread.
+// The worker that runs on this thread, or nullptr. Never inlined: a fiber may be on another thread
+// after any call that can park, and the compiler would keep the thread-local's address.
+// SetCurrentWorker serves simulations, which run all workers on one thread.
 Worker* CurrentWorker();
 void SetCurrentWorker(Worker* worker);
 
