@@ -5,20 +5,15 @@
 //
 // How a session ends, by what a half meets:
 //
-//   a half meets                 it does                                       and the session
-//   source: FIN                  sends FIN to the target                       goes on with the
-//   other
-//                                                                              half, under
-//                                                                              half_close_timeout
-//   source: reset                waits until the target's kernel has delivered ends
-//                                what was written (at most reset_linger), then
-//                                resets the target
-//   target: write fails          stops; the other half still delivers what the goes on until that
-//   is
-//                                target sent before it broke                   read, then as a
-//                                reset
-//   both silent for idle_timeout closes both                                   ends
-//   drain deadline, 2nd SIGTERM  (Server closes both)                          ends
+//   a half meets           what it does, and what becomes of the session
+//   source: FIN            sends FIN to the target; the other half goes on, from here under
+//                          half_close_timeout
+//   source: reset          waits until the target's kernel has delivered what was written (at most
+//                          reset_linger), then resets the target: the session ends
+//   target: write fails    stops; the other half still delivers what the target sent before it
+//                          broke, reads the reset, and passes it on: the session ends
+//   silence both ways      for idle_timeout: closes both, the session ends
+//   End() by the server    (drain deadline, second SIGTERM) both halves return, the session ends
 //
 // Bytes that arrived before a FIN or a reset are always delivered first. The record lives until
 // both halves have left.
