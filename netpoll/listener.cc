@@ -132,6 +132,7 @@ absl::StatusOr<std::vector<BoundSocket>> BindAll(const Kernel& kernel, Endpoint 
     fds.push_back(std::move(fd));
   }
   std::vector<BoundSocket> sockets;
+  sockets.reserve(fds.size());
   for (OwnedFd& fd : fds) sockets.push_back({fd.Release(), at});
   return sockets;
 }

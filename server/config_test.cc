@@ -138,7 +138,8 @@ TEST(ConfigTest, ReadsEveryFlag) {
       Good({"--mode=proxy", "--listen=[::1]:5", "--backend=10.0.0.1:80", "--max_conns=100000000",
             "--backlog=1", "--connect_timeout=1h", "--idle_timeout=0", "--half_close_timeout=1ms",
             "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB", "--workers=1024",
-            "--pin_cpus", "--spin=50us", "--stall_report=1s", "--stack_size=20KiB", "--drain_timeout=0s"});
+            "--pin_cpus", "--spin=50us", "--stall_report=1s", "--stack_size=20KiB",
+            "--drain_timeout=0s"});
   EXPECT_EQ(config.mode, Mode::kProxy);
   EXPECT_EQ(config.max_conns, 100'000'000);
   EXPECT_EQ(config.backlog, 1);

@@ -156,9 +156,9 @@ void Server::ServeDoor(Door& door) {
     sched::MutexLock lock(doors_mu_);
     door.listener = &listener;
   }
-  Conn client;
   while (phase_.load(std::memory_order_seq_cst) == Phase::kServing) {
     if (!Admit()) break;
+    Conn client;
     const IoResult accepted = listener.Accept(client);
     if (!accepted.ok()) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
@@ -167,7 +167,9 @@ void Server::ServeDoor(Door& door) {
     StartSession(std::move(client), door.echo);
   }
   // Those the kernel has accepted already are served too, as long as there is room.
-  while (sessions() < max_conns_ && listener.TryAccept(client).ok()) {
+  while (sessions() < max_conns_) {
+    Conn client;
+    if (!listener.TryAccept(client).ok()) break;
     StartSession(std::move(client), door.echo);
   }
   {

@@ -45,8 +45,8 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
       timeouts_(timeouts),
       alive_(halves()) {}
 
-bool Session::RunHalf(int index) {
-  Half& half = half_[index];
+bool Session::RunHalf(int which) {
+  Half& half = half_[which];
   half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);

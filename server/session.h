@@ -67,7 +67,7 @@ class Session {
   // Relays one half until it ends: 0 is what the client sends, 1 what the backend sends. True for
   // the last half to leave: the caller then frees the record. Fiber only; the frame below should
   // hold nothing.
-  [[nodiscard]] bool RunHalf(int half);
+  [[nodiscard]] bool RunHalf(int which);
   int halves() const { return echo_ ? 1 : 2; }
 
   // Ends it from outside or before its halves run. The first reason stays. From any fiber.

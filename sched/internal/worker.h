@@ -89,7 +89,7 @@ class Worker {
   std::atomic<int64_t> waits{0};
 
  private:
-  static void FiberMain(void* fiber);
+  static void FiberMain(void* arg);
 
   Waiter Pick();
   Waiter FindElsewhere();

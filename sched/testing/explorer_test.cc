@@ -349,11 +349,9 @@ TEST(ExplorerTest, StopsAtTheLimitOfExecutions) {
   const ExploreResult result = Explore(
       [](Exploration& run) {
         auto memory = std::make_shared<Memory>();
-        run.Thread("a", [memory] { memory->x.fetch_add(1, kRelaxed); });
-        run.Thread("b", [memory] {
-          memory->x.fetch_add(1, kRelaxed);
-          memory->x.load(kRelaxed);
-        });
+        for (const char* name : {"a", "b", "c"}) {
+          run.Thread(name, [memory] { memory->x.fetch_add(1, kRelaxed); });
+        }
       },
       options);
   EXPECT_TRUE(result.ok);
@@ -549,7 +547,7 @@ TEST(ExplorerTest, FindsLostWakeUps) {
   const ExploreResult weakened = Explore(SleepAndWake<WeakenedAtomics>);
   EXPECT_THAT(weakened.failure, HasSubstr("deadlock: no thread can go on (a lost wake-up?)"));
   EXPECT_THAT(weakened.failure, HasSubstr("sleeper is before: BlockUntil"));
-  EXPECT_THAT(weakened.failure, HasSubstr("atomic#1.load(acquire) = 0  [1 newer]"));
+  EXPECT_THAT(weakened.failure, HasSubstr("waker        atomic#0.load(acquire) = 0  [1 newer]"));
 }
 
 TEST(ExplorerTest, TellsWhichOrdersAreNeeded) {
@@ -726,34 +724,114 @@ TEST(ExplorerTest, AddressesDoNotKeepStatesApart) {
   EXPECT_EQ(states[0], states[1]);
 }
 
-// The size of a real protocol: what it costs is printed.
-TEST(ExplorerTest, FourThreadsOfTenOperations) {
-  for (const Order order : {kSeqCst, kAcqRel}) {
-    const Order load = order == kSeqCst ? kSeqCst : kAcquire;
-    const ExploreResult result = Explore([=](Exploration& run) {
-      auto memory = std::make_shared<std::array<ModelAtomics::Atomic<int>, 4>>();
-      auto owner = std::make_shared<ModelPlain<int>>(0);
-      for (int t = 0; t < 4; ++t) {
-        run.Thread(std::to_string(t), [=] {
-          // Announce, look at a neighbour, then a lock made of compare_exchange.
-          (*memory)[t % 2].fetch_or(1 << t, order);
-          (*memory)[1 - t % 2].load(load);
-          int free = 0;
-          if ((*memory)[2].compare_exchange_strong(free, t + 1, order, load)) {
-            *owner = t;
-            (*memory)[3].fetch_add(1, order);
-            (*memory)[2].exchange(0, order);
-          } else {
-            (*memory)[3].load(load);
-          }
-          (*memory)[t % 2].fetch_and(~(1 << t), order);
-          (*memory)[3].load(load);
-        });
-      }
-    });
-    EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-    printf("%s\n", ToString(result).c_str());
+TEST(ExplorerTest, AddressesInTheWorldMeanTheSameInEveryExecution) {
+  struct Node {
+    int value = 0;
+  };
+  struct World {
+    ModelAtomics::Atomic<Node*> top;
+    std::array<Node, 3> nodes;
+  };
+  std::vector<std::unique_ptr<char[]>> kept;
+  uint64_t states[2];
+  for (const bool move : {false, true}) {
+    states[move] = Explore([&](Exploration& run) {
+                     if (move) kept.push_back(std::make_unique<char[]>(sizeof(World)));
+                     auto world = run.Make<World>();
+                     for (int t = 0; t < 3; ++t) {
+                       run.Thread(std::to_string(t), [=] {
+                         Node* old = world->top.exchange(&world->nodes[t], kAcqRel);
+                         world->top.compare_exchange_strong(old, nullptr, kAcqRel);
+                       });
+                     }
+                   }).states;
   }
+  EXPECT_EQ(states[0], states[1]);
+}
+
+// Two threads that count in turn with compare_exchange, `rounds` times each.
+ExploreResult Count(int rounds, bool forget, bool forget_too_much) {
+  return Explore([=](Exploration& run) {
+    struct World {
+      ModelAtomics::Atomic<int> count;
+      ModelAtomics::Atomic<int> retries;
+    };
+    auto world = run.Make<World>();
+    for (int t = 0; t < 2; ++t) {
+      run.Thread(std::to_string(t), [=] {
+        bool retried = false;
+        for (int i = 0; i < rounds; ++i) {
+          int seen = world->count.load(kAcquire);
+          while (!world->count.compare_exchange_strong(seen, seen + 1, kAcqRel, kAcquire))
+            retried = true;
+          if (forget && forget_too_much) RememberOnly();
+          if (forget && !forget_too_much) RememberOnly({retried});
+        }
+        if (retried) world->retries.fetch_add(1, kRelaxed);
+      });
+    }
+    run.AtEnd([=] {
+      Expect(world->count.load(kRelaxed) == 2 * rounds, "all counted");
+      Expect(forget_too_much || world->retries.load(kRelaxed) <= 2, "once each");
+    });
+  });
+}
+
+TEST(ExplorerTest, StatesMergeWhereThreadsForget) {
+  const ExploreResult all = Count(4, false, false);
+  const ExploreResult less = Count(4, true, false);
+  EXPECT_TRUE(all.ok && all.complete && less.ok && less.complete);
+  EXPECT_LT(less.states, all.states / 3);
+}
+
+TEST(ExplorerTest, HooksOfTheCodeUnderTestCanFailTheExploration) {
+  EXPECT_FALSE(InVirtualThread());
+  const ExploreResult result = Explore([](Exploration& run) {
+    run.Thread("checks", [] {
+      EXPECT_TRUE(InVirtualThread());
+      Fail("CHECK failed");
+    });
+  });
+  EXPECT_THAT(result.failure, HasSubstr("CHECK failed"));
+}
+
+// About the size of a real protocol.
+TEST(ExplorerTest, FourThreadsThatChangeTheSameWords) {
+  const ExploreResult result = Explore([](Exploration& run) {
+    struct World {
+      std::array<ModelAtomics::Atomic<int>, 2> announced;
+      ModelAtomics::Atomic<int> lock;
+      ModelAtomics::Atomic<int> turns;
+      ModelAtomics::Plain<int> owner = -1;
+    };
+    auto world = run.Make<World>();
+    for (int t = 0; t < 2; ++t) {
+      run.Thread("watcher " + std::to_string(t), [=] {
+        world->announced[t].load(kSeqCst);
+        if (world->lock.load(kAcquire) == 0) world->announced[1 - t].load(kSeqCst);
+      });
+    }
+    for (int t = 0; t < 2; ++t) {
+      run.Thread(std::to_string(t), [=] {
+        world->announced[t % 2].fetch_or(1 << t, kSeqCst);
+        world->announced[1 - t % 2].load(kSeqCst);
+        RememberOnly();
+        int free = 0;
+        const bool locked = world->lock.compare_exchange_strong(free, t + 1, kAcqRel, kRelaxed);
+        RememberOnly({locked});
+        if (locked) {
+          world->owner = t;
+          world->turns.fetch_add(1, kRelaxed);
+          Expect(world->owner == t, "exclusive");
+          world->lock.store(0, kRelease);
+        }
+        RememberOnly();
+        world->announced[t % 2].fetch_and(~(1 << t), kSeqCst);
+      });
+    }
+  });
+  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
+  printf("%s\n", ToString(result).c_str());
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 // allows them; it shares no code with the machine. For what the axioms do not speak of (locks,
 // blocking, races), the reference is the explorer without its reductions.
 //
-// SEED=n in the environment tries other programs.
+// SEED=n in the environment tries other programs, SCALE=n that many times as many.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -380,15 +380,17 @@ Program RandomProgram(std::mt19937& random, int threads, int events) {
   return program;
 }
 
-unsigned Seed() {
-  const char* seed = std::getenv("SEED");
-  return seed == nullptr ? 1 : static_cast<unsigned>(std::atoi(seed));
+int FromEnvironment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? 1 : std::atoi(value);
 }
+unsigned Seed() { return static_cast<unsigned>(FromEnvironment("SEED")); }
+int Scaled(int programs) { return programs * FromEnvironment("SCALE"); }
 
 void Compare(int threads, int events, int programs, bool without_reductions) {
   std::mt19937 random(Seed());
   uint64_t executions = 0;
-  for (int i = 0; i < programs; ++i) {
+  for (int i = 0; i < Scaled(programs); ++i) {
     const Program program = RandomProgram(random, threads, events);
     SCOPED_TRACE("SEED=" + std::to_string(Seed()) + " program " + std::to_string(i) + "\n" +
                  ToString(program));
@@ -556,7 +558,7 @@ std::vector<std::vector<Action>> RandomActions(std::mt19937& random, int threads
 void CompareWithoutReductions(int threads, int actions, int programs) {
   std::mt19937 random(Seed());
   int failed = 0;
-  for (int i = 0; i < programs; ++i) {
+  for (int i = 0; i < Scaled(programs); ++i) {
     const auto program = RandomActions(random, threads, actions);
     ExploreOptions options;
     options.executions_max = 100'000;
@@ -593,20 +595,20 @@ void CompareWithoutReductions(int threads, int actions, int programs) {
     }
   }
   ::testing::Test::RecordProperty("failed", failed);
-  EXPECT_GT(failed, programs / 20);
-  EXPECT_LT(failed, programs / 2);
+  EXPECT_GT(failed, 0);
+  EXPECT_LT(failed, 3 * Scaled(programs) / 4);  // or it compares too few results
 }
 
 TEST(MemoryModelRandomTest, ReductionsLoseNothingOfTwoThreads) {
-  CompareWithoutReductions(2, 7, 1500);
+  CompareWithoutReductions(2, 7, 300);
 }
 TEST(MemoryModelRandomTest, ReductionsLoseNothingOfThreeThreads) {
-  CompareWithoutReductions(3, 7, 700);
+  CompareWithoutReductions(3, 7, 100);
 }
-TEST(MemoryModelRandomTest, TwoThreadsOfSixOperations) { Compare(2, 6, 1500, true); }
-TEST(MemoryModelRandomTest, ThreeThreadsOfSixOperations) { Compare(3, 6, 1000, true); }
-TEST(MemoryModelRandomTest, ThreeThreadsOfEightOperations) { Compare(3, 8, 300, false); }
-TEST(MemoryModelRandomTest, FourThreadsOfSevenOperations) { Compare(4, 7, 500, false); }
+TEST(MemoryModelRandomTest, TwoThreadsOfSixOperations) { Compare(2, 6, 300, true); }
+TEST(MemoryModelRandomTest, ThreeThreadsOfSixOperations) { Compare(3, 6, 150, true); }
+TEST(MemoryModelRandomTest, ThreeThreadsOfEightOperations) { Compare(3, 8, 50, false); }
+TEST(MemoryModelRandomTest, FourThreadsOfSevenOperations) { Compare(4, 7, 80, false); }
 
 }  // namespace
 }  // namespace sched::testing
