@@ -10,6 +10,10 @@
 
 namespace sched {
 
+// For tests that run code inside a model of the machine: called first, and may throw to get out.
+using CheckHook = void (*)(const char* expression);
+inline CheckHook check_hook = nullptr;
+
 [[noreturn]] void CheckFailed(const char* file, int line, const char* expression, int64_t value);
 
 }  // namespace sched

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "netpoll/internal/socket.h"
 
+#include "netpoll/internal/await_slot.h"
 #include "netpoll/internal/poll_shard.h"
 #include "netpoll/poller.h"
 #include "sched/check.h"
@@ -72,19 +73,8 @@ IoResult Socket::Await(Direction direction, sched::WaitReason why) {
     if (error != 0) return IoResult::FromErrno(error);
   }
   PollSlot& slot = desc_->slot(direction);
-  for (;;) {
-    if (slot.BeginWait()) return {};
-    // After kWait is announced: pairs with Close and with the deadline's Expired (poll_slot.h).
-    if (const IoResult state = Check(direction); !state.ok()) {
-      (void)slot.EndWait();  // readiness does not matter any more
-      return state;
-    }
-    sched::Park(why, &CommitWait, &slot);
-    if (slot.EndWait()) return {};
-    // Not ready: closed, expired, or a deadline that fired and was moved since. Then it waits
-    // again.
-    if (const IoResult state = Check(direction); !state.ok()) return state;
-  }
+  return AwaitSlot(
+      slot, [&] { return Check(direction); }, [&] { sched::Park(why, &CommitWait, &slot); });
 }
 
 void Socket::SetDeadline(Direction direction, sched::Deadline when) {

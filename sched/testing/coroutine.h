@@ -20,8 +20,7 @@ class Coroutine {
  public:
   // The stack the caller is running on.
   Coroutine();
-  // A new stack; `body` begins at the first SwitchTo and never returns. No destructor of its frames
-  // runs.
+  // A new stack. `body` begins at the first Switch and never returns; its frames are not unwound.
   explicit Coroutine(std::function<void()> body);
   ~Coroutine();
   Coroutine(const Coroutine&) = delete;
@@ -49,8 +48,8 @@ class Coroutine {
   // The sanitizers' side of it; the bounds of an adopted stack are learned when it is first left.
   const void* stack_bottom_ = nullptr;
   size_t stack_bytes_ = 0;
-  void* fake_stack_ = nullptr;
-  void* tsan_fiber_ = nullptr;
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+  [[maybe_unused]] void* tsan_fiber_ = nullptr;
 };
 
 }  // namespace sched::testing

@@ -154,8 +154,7 @@ bool MustPrecede(const Access& earlier, const Access& later) {
 using Footprint = std::array<Access, kThreadsMax>;
 using Clock = std::array<uint16_t, kThreadsMax>;
 
-// Per thread: kAwake, or how many of the newest messages are not covered yet by what was explored
-// elsewhere.
+// Per thread: kAwake, or how many of the newest messages its step is still to be tried with.
 constexpr int8_t kAwake = -1;
 using Sleep = std::array<int8_t, kThreadsMax>;
 
@@ -190,16 +189,22 @@ struct GivenUp {};
 // Merging. A state in which the memory, and the results that each thread has got so far, are the
 // same as in a state whose future has been explored, has the same future.
 //
-// Partial order (Flanagan and Godefroid, "Dynamic partial-order reduction", with the summaries of
-// Yang et al., "Efficient stateful dynamic partial order reduction"). In a state one thread is
-// tried first, with all results. Another thread q is tried there only if q, somewhere in the future
-// so explored, is about to do what might have changed that first step had it come before
-// (MustReverse), and is not bound to come after it. Why that is enough: take an execution from the
-// state that begins with no thread tried there. Let t be the first step of a thread tried, and e
-// the first step in the execution that t depends on. What precedes e can as well happen after t (t
-// reading the newest value), so it was explored, e was met there, and e's thread was tried. Its
-// first step depends on something before e, or on nothing; so by going on like this one finds a
-// thread that was tried and whose first step can be moved to the front.
+// Partial order. Executions with the same results differ only in the order of steps that do not
+// matter to each other; one of them is enough. (Flanagan and Godefroid, "Dynamic partial-order
+// reduction"; the summaries of Yang et al., "Efficient stateful dynamic partial order reduction";
+// sleep sets of Godefroid.) Since a store may be placed, and a load may read, behind what was
+// stepped before, only "reads from" and the blocking operations force an order.
+//
+// - In a state one thread is tried first, with all results. Another one is tried there only if
+//   somewhere in the future so explored a thread is about to do what might have changed that first
+//   step, had it come before (MustReverse), and is not bound to come after it.
+//   Why that is enough: take an execution that begins with no thread tried. Let t be the first step
+//   of some thread tried, and e the first one in the execution that t depends on. What precedes e
+//   can as well happen after t (t reading the newest value), so it was explored, e was met there,
+//   and as a consequence a thread was tried whose first step is e or something before e. That step
+//   again depends on something earlier still, or can be moved to the front.
+// - Once a thread was tried in a state, it sleeps in the futures of those tried after it, until a
+//   step matters to it. A new message wakes it to read just that: the older ones were tried.
 class Explorer {
  public:
   Explorer(const std::function<void(Exploration&)>& scenario, const ExploreOptions& options);
@@ -1116,21 +1121,25 @@ ExploreResult Explore(const std::function<void(Exploration&)>& scenario,
 
 namespace {
 
-std::vector<std::memory_order> WeakerOrders(OpKind kind, std::memory_order order) {
+// The strongest first.
+std::vector<std::memory_order> WeakerOrders(OpKind kind, std::memory_order order,
+                                            bool below_seq_cst) {
   const bool loads = kind == OpKind::kLoad || kind == OpKind::kCompareExchangeFailed;
-  switch (order) {
-    case std::memory_order_seq_cst:
-      if (loads) return {std::memory_order_acquire};
-      if (kind == OpKind::kStore) return {std::memory_order_release};
-      return {std::memory_order_acq_rel};
-    case std::memory_order_acq_rel:
-      return {std::memory_order_acquire, std::memory_order_release};
-    case std::memory_order_acquire:
-    case std::memory_order_release:
-      return {std::memory_order_relaxed};
-    default:
-      return {};
+  const bool stores = kind == OpKind::kStore;
+  std::vector<std::memory_order> weaker;
+  if (order == std::memory_order_seq_cst) {
+    weaker.push_back(loads    ? std::memory_order_acquire
+                     : stores ? std::memory_order_release
+                              : std::memory_order_acq_rel);
   }
+  if (!below_seq_cst || order == std::memory_order_relaxed) return weaker;
+  const bool both = order == std::memory_order_acq_rel || order == std::memory_order_seq_cst;
+  if (both && !loads && !stores) {
+    weaker.push_back(std::memory_order_acquire);
+    weaker.push_back(std::memory_order_release);
+  }
+  weaker.push_back(std::memory_order_relaxed);
+  return weaker;
 }
 
 bool IsSameSite(const Site& a, const Site& b) {
@@ -1150,7 +1159,7 @@ std::vector<Weakening> ExploreWeakenings(const std::function<void(Exploration&)>
   std::vector<Weakening> weakenings;
   for (const Site& site : as_written.sites) {
     if (site.order != std::memory_order_seq_cst && !below_seq_cst) continue;
-    for (const std::memory_order order : WeakerOrders(site.kind, site.order)) {
+    for (const std::memory_order order : WeakerOrders(site.kind, site.order, below_seq_cst)) {
       ExploreOptions weaker = options;
       weaker.weaken = [&](const Site& access) {
         if (IsSameSite(access, site)) return order;

@@ -21,19 +21,15 @@
 // memory_model.h says what the memory may do.
 //
 // Rules for scenarios:
-//   - The scenario builds all shared objects anew in each call; what the threads do depends on
-//   nothing but them (no
-//     clock, no randomness; Choose is explored).
-//   - What threads share is atomic, Plain, Ghost, guarded by a policy's Mutex, or constant once the
-//   threads run.
-//     Results for AtEnd may be left in ordinary variables that one thread writes and no other
-//     thread reads.
-//   - Nodes that pass between threads are allocated by the scenario, not by a thread (an address
-//   that the allocator
-//     hands out again is a value that the explorer does not know of).
-//   - No endless loop: a spin waits with BlockUntil. No noexcept around an operation: an execution
-//   that is given up is
-//     unwound by an exception.
+// - The scenario builds all shared objects anew in each call, and what the threads do depends on
+//   nothing but them: no clock, no randomness (Choose is explored).
+// - What threads share is atomic, Plain, Ghost, guarded by a policy's Mutex, or constant once the
+//   threads run. Results for AtEnd may be left in ordinary variables that one thread writes and no
+//   other thread reads.
+// - Nodes that pass between threads are allocated by the scenario, not by a thread: an address that
+//   the allocator hands out again is a value that the explorer does not know of.
+// - No endless loop: a spin waits with BlockUntil.
+// - No noexcept around an operation: an execution that is given up is unwound by an exception.
 //
 // Single-threaded; one exploration at a time per process.
 #ifndef PARKWAY_SCHED_TESTING_EXPLORER_H_
@@ -64,10 +60,9 @@ struct Site {
   int line = 0;
   OpKind kind = OpKind::kLoad;
   std::memory_order order = std::memory_order_seq_cst;  // as written in the source
-  std::string
-      object;        // its label, or "atomic#n" for the n-th location that the scenario constructed
-  int location = 0;  // that n
-  std::string thread;       // } of one execution of it
+  std::string object;  // its label, or "atomic#n" for the n-th location the scenario constructed
+  int location = 0;    // that n
+  std::string thread;  // } of one execution of it
   int operation_index = 0;  // } its place among the thread's operations, from 0
 };
 std::string ToString(const Site& site);
@@ -88,15 +83,13 @@ struct ExploreOptions {
 
 struct ExploreResult {
   bool ok = true;
-  std::string failure;  // what failed, and the steps that led to it
-  bool complete =
-      false;  // everything was tried, or a failure found; false: executions_max was reached
+  std::string failure;      // what failed, and the steps that led to it
+  bool complete = false;    // everything was tried or a failure found; not at executions_max
   bool bounded = false;     // preemption_bound was in force
   uint64_t executions = 0;  // runs of the scenario
   uint64_t states = 0;      // distinct states
   int longest = 0;          // operations of the longest execution
-  std::vector<Site>
-      sites;  // every access with a memory order that was executed, once per line, kind and order
+  std::vector<Site> sites;  // the accesses that were executed, once per line, kind and order
 };
 std::string ToString(const ExploreResult& result);
 
@@ -120,6 +113,7 @@ class Exploration {
       allocator.deallocate(made, 1);
     });
   }
+
   // A virtual thread; at most kThreadsMax.
   void Thread(std::string name, std::function<void()> body);
   // Runs when all threads have finished. It sees the newest value of everything. Called once for
@@ -140,12 +134,16 @@ ExploreResult Explore(const std::function<void(Exploration&)>& scenario,
                       const ExploreOptions& options = {});
 
 // Explores the scenario again for each way to weaken one access, the others staying as they are:
-// seq_cst to acquire/release/acq_rel, and, if `below_seq_cst`, these to relaxed, too. Says which
-// the scenario needs.
+// seq_cst to acquire, release or acq_rel, and, if `below_seq_cst`, every order to every weaker one.
+//
+// Believe "needed"; doubt "not needed". Another scenario may need more, and an order that only
+// keeps a load from returning a store which this very load brings about (load buffering: a release
+// behind a load, an acquire before the store that overwrites what was loaded) is never found
+// needed, since the model has no load buffering. The hardware has.
 struct Weakening {
   Site site;
   std::memory_order order;  // instead of site.order
-  ExploreResult result;     // !ok: the order is needed
+  ExploreResult result;     // !ok: the order is needed; ok, but not complete: nobody knows
 };
 std::vector<Weakening> ExploreWeakenings(const std::function<void(Exploration&)>& scenario,
                                          bool below_seq_cst, const ExploreOptions& options = {});
@@ -163,8 +161,7 @@ struct Where {
 
 }  // namespace internal
 
-// Inside a virtual thread
-// -------------------------------------------------------------------------------------------
+// --- Inside a virtual thread
 
 // Blocks the thread until the condition holds. It may read atomics (the order does not matter: it
 // always gets the newest value) and Ghosts. Passing acts as relaxed loads of what was read: load
@@ -212,8 +209,8 @@ class Location {
   void LockMutex(Where where);
   bool TryLockMutex(Where where);
   void UnlockMutex(Where where);
-  // `exact`: the bits are the value; otherwise a number is made up for what was written.
   void PlainRead() const;
+  // `exact`: the bits are the value; otherwise a number is made up for what was written.
   void PlainWrite(bool exact, uint64_t bits);
 
  private:
@@ -227,8 +224,8 @@ void SetLabel(const Location& location, const char* label);
 // Integers, bool, enums, pointers, and small structs without padding, as 64 bits.
 template <class T>
 inline constexpr bool kHasBits =
-    std::is_trivially_copyable_v<T>&& std::has_unique_object_representations_v<T> &&
-    sizeof(T) <= sizeof(uint64_t);
+    std::conjunction_v<std::is_trivially_copyable<T>, std::has_unique_object_representations<T>,
+                       std::bool_constant<sizeof(T) <= sizeof(uint64_t)>>;
 template <class T>
 uint64_t ToBits(const T& value) {
   static_assert(kHasBits<T>);
@@ -253,8 +250,7 @@ inline void Label(const internal::Location& object, const char* label) {
   internal::SetLabel(object, label);
 }
 
-// The policies
-// ------------------------------------------------------------------------------------------------------
+// --- The policies
 
 struct AsWritten {
   static constexpr std::memory_order Load(std::memory_order order) { return order; }
@@ -396,7 +392,8 @@ class ABSL_LOCKABLE ModelMutex : public internal::Location {
 };
 
 // A variable of the test, not of the protocol: every access is a step that sees the newest value
-// and orders nothing.
+// and orders nothing. So after it even a seq_cst load may return what was there before; to hand
+// over as a real scheduler does, use an atomic with release and acquire.
 template <class T>
 class Ghost : public internal::Location {
   using Where = internal::Where;

@@ -570,9 +570,12 @@ TEST(ExplorerTest, TellsWhichOrdersAreNeeded) {
     });
   };
   const std::vector<Weakening> all = ExploreWeakenings(publish, true);
-  ASSERT_EQ(all.size(), 2u);
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(all[0].order, kRelease);
   EXPECT_TRUE(all[0].result.ok) << "release would do";
-  EXPECT_FALSE(all[1].result.ok) << "acquire is needed";
+  EXPECT_EQ(all[1].order, kRelaxed);
+  EXPECT_FALSE(all[1].result.ok) << "relaxed would not";
+  EXPECT_FALSE(all[2].result.ok) << "acquire is needed";
 }
 
 TEST(ExplorerTest, WeakensOneOfSeveralObjectsAtOneLine) {

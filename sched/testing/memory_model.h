@@ -6,21 +6,20 @@
 // Views, after Kang et al., "A promising semantics for relaxed-memory concurrency" (without
 // promises: a load never returns a store that its own thread's later steps bring about):
 //
-//   history   every atomic has the list of its messages (stored values) in modification order. A
-//   store may be placed
-//             behind any message its thread knows, not only at the end; a read-modify-write sits
-//             directly behind the message it read, for ever.
-//   view      for each atomic, the newest message a thread knows of. A load may return that one or
-//   any newer. release   attaches the thread's view to the message, acquire joins a message's view
-//   to the thread's. The message
-//             of a read-modify-write also keeps the view of the one it read: the release sequence.
-//   seq_cst   the standard wants one order S of all seq_cst operations, which agrees with "strongly
-//   happens before"
-//             and with modification order, reads-from and from-reads of each atomic
-//             ([atomics.order]). S is not the order in which the machine steps (that would forbid
-//             what AArch64 does to a relaxed store behind a seq_cst one); it is kept as the partial
-//             order forced so far. Of the operations that must precede a given one in S, only the
-//             newest place per atomic matters, so such a set is again a view (`sc` below).
+// - Every atomic has a history: its messages (the values stored) in modification order. A store may
+//   be placed behind any message that its thread knows, not only at the end; a read-modify-write
+//   sits directly behind the message it read, for ever.
+// - A view is, for each atomic, the newest message known. A load may return the one that its thread
+//   knows or any newer one.
+// - Release attaches the thread's view to the message, acquire joins a message's view to the
+//   thread's. The message of a read-modify-write also keeps the view of the message it read: that
+//   is the release sequence.
+// - For seq_cst the standard wants one order S of all such operations, which agrees with "strongly
+//   happens before" and with modification order, reads-from and from-reads of each atomic
+//   ([atomics.order]). S is not the order in which the machine steps: that would forbid what
+//   AArch64 does to a relaxed store behind a seq_cst one. It is kept as the partial order that is
+//   forced so far. Of the operations that must precede a given one in S, only the newest place in
+//   each history matters, so such a set is again a view (`sc` below).
 //
 // Fences are not modelled; we use none. Consume is acquire.
 #ifndef PARKWAY_SCHED_TESTING_MEMORY_MODEL_H_
@@ -65,9 +64,9 @@ class StateHash {
 };
 
 // What is known of each location.
-//   atomic       the place of a message in the history, counted from 1; 0: not even of its
-//   construction plain        bit 0: of the last write; bit 1 + t: of thread t's last read since
-//   mutex        1: of its construction
+// - atomic: the place of a message in the history, counted from 1; 0: not even its construction
+// - plain: bit 0: the last write; bit 1 + t: thread t's last read since
+// - mutex: 1: its construction
 struct View {
   std::array<uint16_t, kLocationsMax> at{};
 };
@@ -78,9 +77,8 @@ enum class OpKind : uint8_t {
   kLoad,
   kStore,
   kExchange,
-  kCompareExchange,  // when it succeeds; its failure is a load with an order, and a site, of its
-                     // own
-  kCompareExchangeFailed,
+  kCompareExchange,        // when it succeeds;
+  kCompareExchangeFailed,  // when not: a load, with an order and a Site of its own
   kFetchAdd,
   kFetchSub,
   kFetchOr,
@@ -180,9 +178,8 @@ class MemoryModel {
     bool attached = false;  // a read-modify-write: nothing may come between it and its predecessor
     View view;              // what an acquire load of it learns
     View sc;                // what precedes in S every seq_cst operation behind such a load
-    View sc_writer;   // what precedes its seq_cst store in S, that included; empty if it was not
-                      // seq_cst
-    View sc_readers;  // the same for all seq_cst loads of it together
+    View sc_writer;         // what precedes its seq_cst store in S, with itself; else empty
+    View sc_readers;        // the same for all seq_cst loads of it together
   };
 
   struct Location {

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The waiter's side of a PollSlot, in its one right order. A template so that the interleaving test
+// runs this very loop.
+#ifndef PARKWAY_NETPOLL_INTERNAL_AWAIT_SLOT_H_
+#define PARKWAY_NETPOLL_INTERNAL_AWAIT_SLOT_H_
+
+namespace netpoll::internal {
+
+// Waits on `slot` until it is ready, a hint, or `check()` returns a state that is not ok(): closed
+// or expired. `check` must read with seq_cst what its writers publish before they Cancel. `park()`
+// parks, and its commit calls slot.Commit.
+template <class Slot, class Check, class Park>
+auto AwaitSlot(Slot& slot, Check check, Park park) -> decltype(check()) {
+  for (;;) {
+    if (slot.BeginWait()) return {};
+    // After kWait is announced: whoever closes or expires either finds it, or is seen here.
+    if (const auto state = check(); !state.ok()) {
+      (void)slot.EndWait();  // readiness does not matter any more
+      return state;
+    }
+    park();
+    if (slot.EndWait()) return {};
+    // Not ready: closed, expired, or a deadline that fired and was moved since. Then wait again.
+    if (const auto state = check(); !state.ok()) return state;
+  }
+}
+
+}  // namespace netpoll::internal
+
+#endif  // PARKWAY_NETPOLL_INTERNAL_AWAIT_SLOT_H_

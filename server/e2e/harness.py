@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the real daemon for a test, watches it, and ends it.
+
+A test derives from DaemonTest. What it opens through it (daemons, sockets, programs) is closed at
+its end, and every daemon must then hold no descriptor more than it started with, drain on SIGTERM
+with exit code 0 and print its summary. A sanitizer's report or a failed CHECK fails the test.
+
+The daemon is the one Bazel built; $PARKWAY names another. All ports are the kernel's choice.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+import unittest
+from pathlib import Path
+
+HOST = "127.0.0.1"
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def find_parkway():
+    here = Path(__file__).absolute().parent
+    beside = here.parent / "parkway"  # in Bazel's runfiles
+    built = here.parent.parent / "bazel-bin/server/parkway"  # run by hand
+    return os.environ.get("PARKWAY") or str(beside if beside.exists() else built)
+
+
+PARKWAY = find_parkway()
+_BINARY = Path(PARKWAY).read_bytes()
+SANITIZED = b"__asan_init" in _BINARY or b"__tsan_init" in _BINARY
+del _BINARY
+SLOW = 5 if SANITIZED else 1  # how much longer everything may take
+PATIENCE = 20 * SLOW  # seconds until a wait has failed; a test that passes never waits so long
+
+TROUBLE = re.compile(
+    r"Sanitizer|runtime error:|CHECK failed|Check failed|SIGSEGV|SIGABRT|stack overflow|what\(\)")
+
+
+def wait_until(condition, what, patience=PATIENCE):
+    """Returns the first true value of condition()."""
+    deadline = time.monotonic() + patience
+    pause = 0.001
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain: {what}")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return value
+
+
+class Daemon:
+    """A running Parkway that has printed its banner."""
+
+    def __init__(self, *flags, env=None, nofile=None, cpus=None, stderr_closed=False):
+        self.flags = flags
+        self.exit_code = None
+        self._lines = []
+        self._changed = threading.Condition()
+
+        def limit():
+            if nofile is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+            if cpus is not None:
+                os.sched_setaffinity(0, cpus)
+
+        self.process = subprocess.Popen(
+            [PARKWAY, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, preexec_fn=limit)
+        self.pid = self.process.pid
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+        self._await_banner()
+        self.baseline = self._descriptors_at_start()
+
+    # ---- What it says.
+
+    def _read_stderr(self):
+        for line in self.process.stderr:
+            with self._changed:
+                self._lines.append(line.decode(errors="replace").rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._lines.append(None)
+            self._changed.notify_all()
+
+    def stderr(self):
+        with self._changed:
+            return [line for line in self._lines if line is not None]
+
+    def wait_for_line(self, pattern, patience=PATIENCE):
+        """The match of the first line on stderr that has one."""
+
+        def found():
+            for line in self._lines:
+                if line is None or (match := re.search(pattern, line)):
+                    return True if line is None else match
+            return None
+
+        with self._changed:
+            match = self._changed.wait_for(found, patience)
+        if match in (None, True, False):
+            raise AssertionError(f"no line {pattern!r} from {self.flags}:\n{self.report()}")
+        return match
+
+    def report(self):
+        return "\n".join(["  stderr | " + line for line in self.stderr()])
+
+    def _await_banner(self):
+        self.workers = int(self.wait_for_line(r"^parkway .*, (\d+) workers")[1])
+        self.listening = self.wait_for_line(r"^  listening on (.*)")[1].split()
+        limits = self.wait_for_line(r"^  limits +(\d+) connections \((\d+) open files\)")
+        self.max_conns, self.open_files = int(limits[1]), int(limits[2])
+        # The line is the banner's last but for the one to try, which is written with it.
+
+    # ---- Where it listens.
+
+    @property
+    def address(self):
+        return self.listening[0]
+
+    @property
+    def port(self):
+        return int(self.address.rsplit(":", 1)[1])
+
+    # ---- What it holds, from /proc.
+
+    def descriptors(self):
+        count = 0
+        with contextlib.suppress(FileNotFoundError):
+            count = len(os.listdir(f"/proc/{self.pid}/fd"))
+        return count
+
+    def _descriptors_at_start(self):
+        """Once every listener has opened its reserve, which it does after the banner."""
+        doors = sum(1 if at.startswith("unix:") else self.workers for at in self.listening)
+        embedded = not any(re.match("--(mode|listen|backend|flagfile)", f) for f in self.flags)
+        doors += 2 * self.workers if embedded else 0
+
+        def reserves():
+            return sum(target == "/dev/null" for fd, target in self.open_files_now() if fd > 2)
+
+        wait_until(lambda: reserves() >= doors, f"{doors} doors open\n{self.report()}")
+        return self.descriptors()
+
+    def open_files_now(self):
+        folder = f"/proc/{self.pid}/fd"
+        found = []
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((int(name), os.readlink(f"{folder}/{name}")))
+        return found
+
+    def status(self, field):
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return re.search(rf"^{field}:\s*(.*)", text, re.MULTILINE)[1]
+
+    def rss(self):
+        return int(self.status("VmRSS").split()[0]) * KIB
+
+    def cpu_seconds(self):
+        total = 0
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            total += int(Path(f"/proc/{self.pid}/task/{task}/schedstat").read_text().split()[0])
+        return total / 1e9
+
+    def threads(self):
+        """Names of its threads with their status files."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        return [((t / "comm").read_text().strip(), (t / "status").read_text())
+                for t in tasks.iterdir()]
+
+    def await_descriptors(self, extra, patience=PATIENCE):
+        """Waits until it holds exactly `extra` more than at its start."""
+        try:
+            wait_until(lambda: self.descriptors() == self.baseline + extra, "", patience)
+        except AssertionError:
+            held = "\n".join(f"  fd {fd} | {target}" for fd, target in self.open_files_now())
+            raise AssertionError(f"{self.descriptors()} descriptors, expected {self.baseline} + "
+                                 f"{extra}\n{held}\n{self.report()}") from None
+
+    # ---- Its end.
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def running(self):
+        return self.process.poll() is None
+
+    def wait(self, patience=PATIENCE):
+        """Its exit code."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {patience} s\n{self.report()}") from None
+        self._reader.join()
+        self.exit_code = self.process.returncode
+        return self.exit_code
+
+    def summary(self):
+        """What the line at its end counts, such as {'served': 3, 'finished': 3}."""
+        line = self.wait_for_line(r"^parkway: served (\d+) connections(.*)")
+        counts = {name: int(count) for name, count in re.findall(r", (\w+) (\d+)", line[2])}
+        return {"served": int(line[1]), **counts}
+
+    def check_end(self, code):
+        """Fails unless it has ended, or now ends, in the orderly way."""
+        if self.wait() != code:
+            raise AssertionError(f"exit code {self.exit_code}, expected {code}\n{self.report()}")
+        if self.trouble():
+            raise AssertionError(f"trouble on stderr:\n{self.report()}")
+        self.summary()
+
+    def trouble(self):
+        return any(TROUBLE.search(line) for line in self.stderr())
+
+    def kill(self):
+        if self.running():
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stderr.close()
+
+
+def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None):
+    """Runs it to its end, for what must not serve."""
+
+    def limit():
+        if nofile is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+
+    return subprocess.run([PARKWAY, *flags], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=patience, env={**os.environ, **(env or {})}, preexec_fn=limit,
+                          text=True, errors="replace")
+
+
+# ---- Sockets.
+
+
+def address_of(server):
+    """As --backend and --listen write it."""
+    name = server.getsockname()
+    if server.family == socket.AF_UNIX:
+        return "unix:" + name
+    host = f"[{name[0]}]" if server.family == socket.AF_INET6 else name[0]
+    return f"{host}:{name[1]}"
+
+
+def sockaddr_of(address):
+    """(family, what connect takes) of such text."""
+    if address.startswith("unix:"):
+        path = address[len("unix:"):]
+        return socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path
+    host, port = address.rsplit(":", 1)
+    if host.startswith("["):
+        return socket.AF_INET6, (host[1:-1], int(port))
+    return socket.AF_INET, (host, int(port))
+
+
+def reset(connection):
+    """Closes with RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def unacknowledged(connection):
+    """Bytes the peer's kernel has not taken yet."""
+    answer = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))
+    return struct.unpack("i", answer)[0]
+
+
+def unread(connection):
+    """Bytes that wait here."""
+    answer = fcntl.ioctl(connection, termios.FIONREAD, struct.pack("i", 0))
+    return struct.unpack("i", answer)[0]
+
+
+def send_all_acknowledged(connection, data):
+    connection.sendall(data)
+    wait_until(lambda: unacknowledged(connection) == 0, "the peer's kernel takes the bytes")
+
+
+def fill(connection, pattern=b"x" * 65536, limit=1 << 40, quiet=0.3):
+    """Sends until nothing has moved for `quiet` seconds; how much that was."""
+    connection.setblocking(False)
+    sent, still_since = 0, time.monotonic()
+    while time.monotonic() - still_since < quiet and sent < limit:
+        try:
+            at = sent % len(pattern)
+            sent += connection.send(memoryview(pattern)[at:][:limit - sent])
+            still_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.005)
+    connection.settimeout(PATIENCE)
+    return sent
+
+
+def recv_exactly(connection, count):
+    data = bytearray()
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise AssertionError(f"the end after {len(data)} of {count} bytes: {bytes(data[-80:])}")
+        data += piece
+    return bytes(data)
+
+
+def recv_to_end(connection):
+    """(what came until FIN or reset, "fin" or "reset")"""
+    data = bytearray()
+    while True:
+        try:
+            piece = connection.recv(1 << 16)
+        except ConnectionResetError:
+            return bytes(data), "reset"
+        if not piece:
+            return bytes(data), "fin"
+        data += piece
+
+
+class Pattern:
+    """A stream that never repeats within its length, made and checked piece by piece."""
+
+    PIECE = 1 << 16
+
+    def __init__(self, seed, size):
+        self.size = size
+        self._block = hashlib.shake_256(str(seed).encode()).digest(2 * self.PIECE)
+
+    def piece(self, at):
+        """Bytes from `at` on, at most PIECE and not past a multiple of it."""
+        number, offset = divmod(at, self.PIECE)
+        start = number * 8191 % self.PIECE  # each piece begins elsewhere
+        return memoryview(self._block)[start + offset:start + self.PIECE][:self.size - at]
+
+    def bytes(self):
+        return b"".join(bytes(self.piece(at)) for at in range(0, self.size, self.PIECE))
+
+    def send(self, connection):
+        at = 0
+        while at < self.size:
+            piece = self.piece(at)
+            connection.sendall(piece)
+            at += len(piece)
+        connection.shutdown(socket.SHUT_WR)
+
+    def receive(self, connection, stop=None):
+        """Reads to FIN, or `stop` bytes, and raises at the first byte that differs."""
+        at, stop = 0, self.size + 1 if stop is None else stop
+        buffer = bytearray(self.PIECE)
+        while at < stop:
+            count = connection.recv_into(buffer, min(self.PIECE, stop - at))
+            if count == 0:
+                break
+            self._check(memoryview(buffer)[:count], at)
+            at += count
+        if at != min(stop, self.size):
+            raise AssertionError(f"the end after {at} of {self.size} bytes")
+
+    def _check(self, got, at):
+        while len(got) > 0:
+            expected = self.piece(at)
+            count = min(len(expected), len(got))
+            if count == 0 or got[:count] != expected[:count]:
+                raise AssertionError(f"wrong bytes within {count} of {at}")
+            got, at = got[count:], at + count
+
+
+class Parallel:
+    """Calls that run at the same time on threads; join() raises what one of them raised."""
+
+    def __init__(self):
+        self._threads, self._errors = [], []
+
+    def add(self, function, *arguments):
+        def run():
+            try:
+                function(*arguments)
+            except BaseException as error:  # pylint: disable=broad-except
+                self._errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self, patience=3 * PATIENCE):
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            while thread.is_alive() and not self._errors:
+                thread.join(0.05)
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"not done after {patience} s")
+        if self._errors:
+            raise self._errors[0]
+
+
+def in_parallel(*calls):
+    """Each call is a function, or a tuple of one with its arguments."""
+    parallel = Parallel()
+    for call in calls:
+        parallel.add(*(call if isinstance(call, tuple) else (call,)))
+    parallel.join()
+
+
+# ---- The test.
+
+
+class DaemonTest(unittest.TestCase):
+    """Has what a test needs to start; takes it down and looks for what is left."""
+
+    def setUp(self):
+        self._daemons, self._sockets, self._programs = [], [], []
+        self._folder = None
+
+    def run(self, result=None):
+        self._result = result
+        return super().run(result)
+
+    # ---- Daemons.
+
+    def start(self, *flags, **options):
+        daemon = Daemon(*flags, **options)
+        self._daemons.append(daemon)
+        return daemon
+
+    def echo(self, *flags, **options):
+        return self.start("--mode=echo", f"--listen={HOST}:0", *flags, **options)
+
+    def proxy(self, *backends, flags=(), listen=f"{HOST}:0", **options):
+        """Before the given backends: listening sockets or addresses."""
+        named = [b if isinstance(b, str) else address_of(b) for b in backends]
+        return self.start(f"--listen={listen}", *(f"--backend={b}" for b in named), *flags,
+                          **options)
+
+    def stop(self, daemon, code=0, number=signal.SIGTERM):
+        """As an operator does, now instead of at the end of the test."""
+        daemon.signal(number)
+        daemon.check_end(code)
+
+    # ---- Sockets, closed at the end of the test.
+
+    def keep(self, connection):
+        connection.settimeout(PATIENCE)
+        self._sockets.append(connection)
+        return connection
+
+    def listen(self, host=HOST, backlog=4096, receive_buffer=None):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = socket.socket(family)
+        if receive_buffer is not None:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        server.bind((host, 0))
+        server.listen(backlog)
+        return self.keep(server)
+
+    def listen_unix(self, path):
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(path)
+        server.listen(4096)
+        return self.keep(server)
+
+    def refuses(self):
+        """An address that refuses connections and is nobody else's meanwhile."""
+        holder = self.keep(socket.socket())
+        holder.bind((HOST, 0))
+        return address_of(holder)
+
+    def connect(self, to, receive_buffer=None):
+        """To a daemon or an address."""
+        family, where = sockaddr_of(to.address if isinstance(to, Daemon) else to)
+        client = self.keep(socket.socket(family))
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(where)
+        return client
+
+    def accept(self, server):
+        connection = self.keep(server.accept()[0])
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def session(self, daemon, server, receive_buffer=None):
+        """(client, backend), both ends of a new one."""
+        client = self.connect(daemon, receive_buffer)
+        return client, self.accept(server)
+
+    # ---- Other programs.
+
+    def folder(self):
+        if self._folder is None:
+            self._folder = tempfile.mkdtemp(prefix="parkway-e2e-")
+        return self._folder
+
+    def run_program(self, *command):
+        """Started in the background, ended with the test."""
+        log = open(os.path.join(self.folder(), f"program{len(self._programs)}.log"), "wb")
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT)
+        log.close()
+        self._programs.append(program)
+        return program
+
+    def log_of(self, program):
+        number = self._programs.index(program)
+        return Path(self.folder(), f"program{number}.log").read_text(errors="replace")
+
+    # ---- Assertions.
+
+    def assert_echoes(self, connection, data=b"parkway\n"):
+        connection.sendall(data)
+        self.assertEqual(recv_exactly(connection, len(data)), data)
+
+    def assert_relays(self, client, backend, data=b"there and back"):
+        client.sendall(data)
+        self.assertEqual(recv_exactly(backend, len(data)), data)
+        backend.sendall(data[::-1])
+        self.assertEqual(recv_exactly(client, len(data)), data[::-1])
+
+    def assert_ends(self, connection, how, data=b""):
+        """The rest of the stream is `data`, then "fin" or "reset"."""
+        got, end = recv_to_end(connection)
+        self.assertEqual((len(got), end), (len(data), how))
+        self.assertTrue(got == data, "the bytes differ")
+
+    def assert_silent(self, connection, seconds=0.2):
+        connection.settimeout(seconds)
+        try:
+            got = connection.recv(1)
+        except TimeoutError:
+            return
+        finally:
+            connection.settimeout(PATIENCE)
+        self.fail(f"got {got!r} instead of silence")
+
+    # ---- The end of a test.
+
+    def tearDown(self):
+        for connection in self._sockets:
+            connection.close()
+        failed = self._has_failed()
+        try:
+            for daemon in self._daemons:
+                if not failed and daemon.exit_code is None:
+                    daemon.await_descriptors(0)
+                    self.stop(daemon)
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            self._end_everything(failed)
+
+    def _has_failed(self):
+        outcome = self._outcome
+        errors = getattr(outcome.result, "failures", []) + getattr(outcome.result, "errors", [])
+        return any(test is self or getattr(test, "test_case", None) is self for test, _ in errors)
+
+    def _end_everything(self, failed):
+        for daemon in self._daemons:
+            daemon.kill()
+            if failed:
+                print(f"parkway {' '.join(daemon.flags)}\n{daemon.report()}", file=sys.stderr)
+        for program in self._programs:
+            with contextlib.suppress(ProcessLookupError):
+                program.send_signal(signal.SIGCONT)
+                program.kill()
+            program.wait()
+            if failed:
+                print(f"{program.args}\n{self.log_of(program)}", file=sys.stderr)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def main():
+    started = time.monotonic()
+    program = unittest.main(verbosity=2, exit=False)
+    print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)
+    sys.exit(0 if program.result.wasSuccessful() else 1)
