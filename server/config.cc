@@ -92,8 +92,8 @@ DEFINE_bool(pin_cpus, false,
             "true or false. Off, since it helps only where the machine is the daemon's own; "
             "elsewhere a pinned worker waits for its CPU while others are free.");
 DEFINE_string(stall_report, "10ms",
-              "How long a worker may stay away from its loop before that is reported. "
-              "A duration, 0 to 1m; 0 never reports. The report, at most one per second on "
+              "Reports a worker that one fiber keeps for longer; 0 never. "
+              "A duration, 0 to 1m. The report, at most one per second on "
               "stderr, names the function it is in: a bug, or a host that starves the process. "
               "Raise it where the host does.");
 DEFINE_string(spin, "0",
