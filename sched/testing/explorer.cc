@@ -406,7 +406,10 @@ void Explorer::Execute() {
 
   if (finished_ && !given_up_) {
     phase_ = Phase::kEnd;
-    for (const auto& check : exploration.checks_) check();
+    try {
+      for (const auto& check : exploration.checks_) check();
+    } catch (const GivenUp&) {
+    }
     phase_ = Phase::kRun;
   }
   given_up_ = true;
@@ -615,7 +618,9 @@ Effect Explorer::PerformOutsideThreads(const Request& request) {
     case OpKind::kLock:
     case OpKind::kTryLock:
       if (memory_.holder(op.location) != kNoThread) {
-        if (op.kind == OpKind::kLock) Fail(Object(op.location) + " is still held at the end");
+        if (op.kind == OpKind::kLock) {
+          FailAndUnwind(Object(op.location) + " is still held at the end");
+        }
         return effect;
       }
       effect.wrote = true;
@@ -1012,11 +1017,7 @@ void Explorer::NoteSite(OpKind kind, std::memory_order order, const Request& req
 void Explorer::Expect(bool condition, const char* what, Where where) {
   if (condition || given_up_ || phase_ == Phase::kOver) return;
   const std::string text = std::string(what) + " (" + Place(where) + ")";
-  if (running_ == kNoThread) {
-    Fail("at the end: " + text);
-  } else {
-    FailAndUnwind(ThreadName(running_) + ": " + text);
-  }
+  FailAndUnwind((running_ == kNoThread ? "at the end" : ThreadName(running_)) + (": " + text));
 }
 
 void Explorer::RememberOnly(std::initializer_list<Remembered> values, Where where) {

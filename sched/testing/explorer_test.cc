@@ -787,6 +787,20 @@ TEST(ExplorerTest, StatesMergeWhereThreadsForget) {
   EXPECT_LT(less.states, all.states / 3);
 }
 
+// What follows it would work on objects that no longer answer, and might never end.
+TEST(ExplorerTest, AFailedCheckAtTheEndIsLeftAtOnce) {
+  const ExploreResult result = Explore([](Exploration& run) {
+    auto word = run.Make<ModelAtomics::Atomic<int>>();
+    run.Thread("idler", [] {});
+    run.AtEnd([=] {
+      Expect(word->load(kSeqCst) == 1, "somebody stored");
+      for (int seen = 0; !word->compare_exchange_strong(seen, seen + 1, kSeqCst);) {
+      }
+    });
+  });
+  EXPECT_THAT(result.failure, HasSubstr("at the end: somebody stored"));
+}
+
 TEST(ExplorerTest, HooksOfTheCodeUnderTestCanFailTheExploration) {
   EXPECT_FALSE(InVirtualThread());
   const ExploreResult result = Explore([](Exploration& run) {
