@@ -57,10 +57,11 @@ def choose_scenarios(text):
 class Load:
     """What the load is like: how many connections, how many bytes, on which CPUs."""
 
-    def __init__(self, connections, payload, cpus):
+    def __init__(self, connections, payload, cpus, threads=1):
         self.connections = connections
         self.payload = payload
         self.cpus = cpus
+        self.threads = min(threads, connections)
 
     def check(self, scenario):
         smallest = SMALLEST_CLOSING_PAYLOAD if scenario.close else SMALLEST_PAYLOAD
@@ -74,7 +75,8 @@ class Load:
 
     def wrk_command(self, scenario, port, seconds):
         http = scenario.backend == "http"
-        command = [require_program("wrk", "wrk"), "-t1", f"-c{self.connections}",
+        command = [require_program("wrk", "wrk"), f"-t{self.threads}",
+                   f"-c{self.connections // self.threads * self.threads}",
                    f"-d{math.ceil(seconds)}s", "-s",
                    str(BENCH / "wrk" / ("http.lua" if http else "echo.lua")),
                    f"http://{HOST}:{port}/{'payload' if http else ''}"]

@@ -34,15 +34,22 @@ class Stage:
 
 
 class Machine:
-    """The programs to measure and the CPUs to measure them on."""
+    """The programs to measure and the CPUs to measure them on.
 
-    def __init__(self, args):
+    `saturate`: the load may use the server's CPU too, so that the server is the bottleneck whatever
+    the load costs. For counting, not for timing.
+    """
+
+    def __init__(self, args, saturate=False):
         self._contestants = args.contestants
         self._programs = contestants.Programs(args)
         self._server_cpu, load_cpus = split_cpus()
-        self._load = Load(args.connections, args.payload, load_cpus)
-        if self._server_cpu in load_cpus:
+        if saturate:
+            load_cpus = sorted({self._server_cpu, *load_cpus})
+        elif self._server_cpu in load_cpus:
             report.note("only one CPU: server and load share it, and times are worth little")
+        self._load = Load(args.connections, args.payload, load_cpus,
+                          threads=len(load_cpus) if saturate else 1)
 
     @contextlib.contextmanager
     def stage(self, scenario):
