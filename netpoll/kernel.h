@@ -19,6 +19,8 @@
 #include <cerrno>
 #include <cstdint>
 
+#include "netpoll/kernel_syscall.h"
+
 namespace netpoll {
 
 // What a simulated kernel implements. Each call means what its manual page says, except that it
@@ -77,11 +79,10 @@ class Kernel {
     return Real() ? Call(::connect, fd, address, size) : simulated_->Connect(fd, address, size);
   }
   ssize_t Recv(int fd, void* buffer, size_t size, int flags) const {
-    return Real() ? Call(RawRecv, fd, buffer, size, flags)
-                  : simulated_->Recv(fd, buffer, size, flags);
+    return Real() ? HotRecv(fd, buffer, size, flags) : simulated_->Recv(fd, buffer, size, flags);
   }
   ssize_t Send(int fd, const void* data, size_t size, int flags) const {
-    return Real() ? Call(RawSend, fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
+    return Real() ? HotSend(fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
   }
   ssize_t Readv(int fd, const iovec* buffers, int count) const {
     return Real() ? Call(::readv, fd, buffers, count) : simulated_->Readv(fd, buffers, count);
@@ -95,7 +96,7 @@ class Kernel {
   // Not retried: Linux frees the descriptor even when it reports EINTR.
   int Close(int fd) const {
     if (!Real()) return simulated_->Close(fd);
-    return ::close(fd) < 0 ? -errno : 0;
+    return ::close(fd) < 0 ? -internal::ThreadErrno() : 0;
   }
   int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) const {
     return Real() ? Call(::getsockopt, fd, level, name, value, size)
@@ -128,12 +129,12 @@ class Kernel {
   // epoll_wait's milliseconds, rounded up, do.
   int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
     if (!Real()) return simulated_->EpollWait(epfd, events, count, timeout);
-    int result = RawEpollWait(epfd, events, count, timeout);
-    if (__builtin_expect(result < 0 && errno == ENOSYS, false)) {
+    int result = HotEpollWait(epfd, events, count, timeout);
+    if (__builtin_expect(result == -ENOSYS, false)) {
       result = ::epoll_wait(epfd, events, count, Milliseconds(timeout));
+      if (result < 0) result = -internal::ThreadErrno();
     }
-    if (result >= 0) return result;
-    return errno == EINTR ? 0 : -errno;
+    return result == -EINTR ? 0 : result;
   }
   int EventFd(unsigned int initial, int flags) const {
     return Real() ? Call(::eventfd, initial, flags) : simulated_->EventFd(initial, flags);
@@ -153,27 +154,37 @@ class Kernel {
   }
 
  private:
-  // glibc's own are cancellation points, which costs a threaded process about 40 instructions each;
-  // nobody cancels threads here. Sanitizers only see the library's functions.
+  // The three calls of the hot path. Sanitizers must see the library's functions.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  static ssize_t RawRecv(int fd, void* buffer, size_t size, int flags) {
-    return ::recv(fd, buffer, size, flags);
+  static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
+    return Call(::recv, fd, buffer, size, flags);
   }
-  static ssize_t RawSend(int fd, const void* data, size_t size, int flags) {
-    return ::send(fd, data, size, flags);
+  static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
+    return Call(::send, fd, data, size, flags);
   }
-  static int RawEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
-    return ::epoll_pwait2(epfd, events, count, timeout, nullptr);
+  static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
+    const int result = ::epoll_pwait2(epfd, events, count, timeout, nullptr);
+    return result >= 0 ? result : -internal::ThreadErrno();
   }
 #else
-  static ssize_t RawRecv(int fd, void* buffer, size_t size, int flags) {
-    return ::syscall(SYS_recvfrom, fd, buffer, size, flags, nullptr, nullptr);
+  static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
+    for (;;) {
+      const long got =
+          internal::RawSyscall(SYS_recvfrom, fd, reinterpret_cast<long>(buffer), size, flags);
+      if (__builtin_expect(got != -EINTR, true)) return got;
+    }
   }
-  static ssize_t RawSend(int fd, const void* data, size_t size, int flags) {
-    return ::syscall(SYS_sendto, fd, data, size, flags, nullptr, 0);
+  static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
+    for (;;) {
+      const long sent =
+          internal::RawSyscall(SYS_sendto, fd, reinterpret_cast<long>(data), size, flags);
+      if (__builtin_expect(sent != -EINTR, true)) return sent;
+    }
   }
-  static int RawEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
-    return static_cast<int>(::syscall(SYS_epoll_pwait2, epfd, events, count, timeout, nullptr, 0));
+  static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
+    return static_cast<int>(internal::RawSyscall(SYS_epoll_pwait2, epfd,
+                                                 reinterpret_cast<long>(events), count,
+                                                 reinterpret_cast<long>(timeout)));
   }
 #endif
 
@@ -186,14 +197,13 @@ class Kernel {
 
   bool Real() const { return __builtin_expect(simulated_ == nullptr, true); }
 
-  // The error is taken beside the call: nothing may come between that could move to another
-  // thread's errno.
+  // The value or -errno, which is taken beside the call.
   template <class Function, class... Arguments>
   static auto Call(Function function, Arguments... arguments) -> decltype(function(arguments...)) {
     for (;;) {
       const auto result = function(arguments...);
       if (__builtin_expect(result >= 0, true)) return result;
-      const int error = errno;
+      const int error = internal::ThreadErrno();
       if (error != EINTR) return -error;
     }
   }
