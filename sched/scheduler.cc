@@ -4,12 +4,13 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cmath>
 #include <string>
 #include <utility>
 
 #include "sched/check.h"
 #include "sched/internal/core.h"
+#include "sched/internal/cpu_quota.h"
 #include "sched/internal/crash_signals.h"
 #include "sched/internal/sanitizer.h"
 
@@ -51,16 +52,8 @@ std::vector<int> Scheduler::AllowedCpus() {
 
 int Scheduler::DefaultWorkerCount() {
   int count = static_cast<int>(AllowedCpus().size());
-  // cgroup v2 "quota period" in microseconds, or "max period"; v1 in two files, -1 for none.
-  std::string quota;
-  double period = 0;
-  if (!(std::ifstream("/sys/fs/cgroup/cpu.max") >> quota >> period)) {
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-  }
-  const double microseconds = std::atof(quota.c_str());  // "max" and "" are 0: no quota
-  if (microseconds > 0 && period > 0) {
-    count = std::min(count, static_cast<int>((microseconds + period - 1) / period));
+  if (const auto quota = internal::CpuQuota()) {
+    count = std::min(count, static_cast<int>(std::min(std::ceil(*quota), 1e6)));
   }
   return std::clamp(count, 1, internal::IdleSet::kWorkersMax);
 }
