@@ -43,6 +43,10 @@ class Conn {
   Conn& operator=(Conn&&) noexcept = default;
   ~Conn() = default;  // closes
 
+  // The calling worker's poller serves it from here on, instead of that of the worker where it was
+  // accepted. REQUIRES: it is open, and nobody has read, written or waited in it yet.
+  void MoveToThisWorker() { socket_.MoveToThisWorker(); }
+
   // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(),
   // kReset or kError with the errno (ECONNREFUSED is kError). After an error, but not kClosed,
   // Connect may be tried again.

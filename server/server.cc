@@ -85,6 +85,7 @@ absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& f
     auto door = std::make_unique<Door>();
     door->socket = socket;
     door->echo = echo;
+    door->shared = sockets->size() == 1;
     door->worker = worker++;
     doors_.push_back(std::move(door));
   }
@@ -164,13 +165,13 @@ void Server::ServeDoor(Door& door) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
-    StartSession(std::move(client), door.echo);
+    StartSession(std::move(client), door);
   }
   // Those the kernel has accepted already are served too, as long as there is room.
   while (sessions() < max_conns_) {
     Conn client;
     if (!listener.TryAccept(client).ok()) break;
-    StartSession(std::move(client), door.echo);
+    StartSession(std::move(client), door);
   }
   {
     sched::MutexLock lock(doors_mu_);
@@ -219,35 +220,46 @@ void Server::Release() {
 
 // --- Sessions.
 
-void Server::StartSession(Conn client, bool echo) {
+void Server::StartSession(Conn client, const Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
-  auto* const session =
-      new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo, buffers_, timeouts_);
-  list_.Add(session);
-  if (sched::Spawn([this, session] { RunSession(session); })) return;
-  session->End(EndReason::kOverload);
-  list_.Remove(session);
-  delete session;
+  auto run = [this, client = std::move(client), echo = door.echo]() mutable {
+    RunSession(std::move(client), echo);
+  };
+  const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), std::move(run))
+                                   : sched::Spawn(std::move(run));
+  if (started) return;
+  list_.CountEnd(EndReason::kOverload);
   Release();
 }
 
-void Server::RunSession(Session* session) {
+int Server::NextWorker() {
+  return static_cast<int>(next_worker_.fetch_add(1, std::memory_order_relaxed) %
+                          static_cast<uint32_t>(scheduler_->worker_count()));
+}
+
+// Both connections live where this fiber starts.
+void Server::RunSession(Conn client, bool echo) {
+  client.MoveToThisWorker();
+  auto* const session =
+      new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo, buffers_, timeouts_);
+  list_.Add(session);
   const auto run_half = [this](Session* s, int half) {
-    if (!s->RunHalf(half)) return;
-    list_.Remove(s);
-    delete s;
-    Release();
+    if (s->RunHalf(half)) EndSession(s);
   };
   if (session->halves() == 1) return run_half(session, 0);
   if (!ConnectBackend(*session) || !sched::Spawn([session, run_half] { run_half(session, 1); })) {
     session->client().Abort();
     session->End(session->backend().closed() ? EndReason::kNoBackend : EndReason::kOverload);
-    list_.Remove(session);
-    delete session;
-    return Release();
+    return EndSession(session);
   }
   run_half(session, 0);
+}
+
+void Server::EndSession(Session* session) {
+  list_.Remove(session);
+  delete session;
+  Release();
 }
 
 // Round robin; a backend that cannot be connected to is passed over, each is tried once.

@@ -53,10 +53,13 @@ class Server {
   int64_t sessions() const { return sessions_.load(std::memory_order_relaxed); }
 
  private:
-  // A listening socket, what its sessions do, and the worker it belongs to.
+  // A listening socket, what its sessions do, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
     bool echo = false;
+    // The address has no other door (Unix), so its connections are dealt out to all workers. Else
+    // they stay where the kernel put them, on one of the address's doors, one per worker.
+    bool shared = false;
     int worker = 0;
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
   };
@@ -70,8 +73,10 @@ class Server {
   void ServeDoor(Door& door);
   bool Admit();
   void Release();
-  void StartSession(netpoll::Conn client, bool echo);
-  void RunSession(Session* session);
+  void StartSession(netpoll::Conn client, const Door& door);
+  int NextWorker();
+  void RunSession(netpoll::Conn client, bool echo);
+  void EndSession(Session* session);
   bool ConnectBackend(Session& session);
   void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
   void LeaveTogether();
@@ -98,6 +103,7 @@ class Server {
   std::atomic<int> doors_open_{0};       // doors whose listener is not closed
   std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
   std::atomic<uint32_t> next_backend_{0};
+  std::atomic<uint32_t> next_worker_{0};  // for the next connection of a shared door
   std::atomic<int64_t> served_{0};
   std::atomic<int64_t> backend_failures_{0};
   std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed

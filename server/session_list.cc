@@ -23,7 +23,7 @@ void SessionList::Add(Session* session) {
 }
 
 void SessionList::Remove(Session* session) {
-  ended_[static_cast<int>(session->reason())].fetch_add(1, std::memory_order_relaxed);
+  CountEnd(session->reason());
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   if (session->next != nullptr) session->next->previous = session->previous;

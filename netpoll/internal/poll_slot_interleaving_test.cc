@@ -3,8 +3,6 @@
 // The wait slot over all interleavings and all values the memory model allows: the shipped PollSlot
 // and the shipped waiter's loop (AwaitSlot) against pollers and a closer. No byte may lie unread
 // while its reader sleeps, no reader may be woken twice, none may outsleep a close.
-#include "netpoll/internal/poll_slot.h"
-
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -13,6 +11,7 @@
 #include <string>
 
 #include "netpoll/internal/await_slot.h"
+#include "netpoll/internal/poll_slot.h"
 #include "sched/check.h"
 #include "sched/testing/explorer.h"
 
@@ -86,8 +85,7 @@ struct World {
       bytes -= got;
       if (got > 0) continue;
       const State state = AwaitSlot(
-          slot,
-          [&] { return fault == Fault::kNoRecheck && looked++ == 0 ? State{} : check(); },
+          slot, [&] { return fault == Fault::kNoRecheck && looked++ == 0 ? State{} : check(); },
           [&] { Park(fault); });
       if (!state.ok()) return;
     }
@@ -133,9 +131,7 @@ TEST_F(PollSlotInterleavingTest, OnePoller) { ExpectProven(Explore(Scenario(1, f
 TEST_F(PollSlotInterleavingTest, TwoPollers) { ExpectProven(Explore(Scenario(2, false))); }
 TEST_F(PollSlotInterleavingTest, Closer) { ExpectProven(Explore(Scenario(0, true))); }
 TEST_F(PollSlotInterleavingTest, PollerAndCloser) { ExpectProven(Explore(Scenario(1, true))); }
-TEST_F(PollSlotInterleavingTest, TwoPollersAndCloser) {
-  ExpectProven(Explore(Scenario(2, true)));
-}
+TEST_F(PollSlotInterleavingTest, TwoPollersAndCloser) { ExpectProven(Explore(Scenario(2, true))); }
 
 // Canaries: each must be caught.
 TEST_F(PollSlotInterleavingTest, WithoutTheRecheckACloseIsMissed) {

@@ -38,6 +38,16 @@ void Socket::MoveFrom(Socket& other) {
   kernel_ = other.kernel_;
 }
 
+void Socket::MoveToThisWorker() {
+  PARKWAY_CHECK(gate_.unused() && !closed(), fd_);
+  PARKWAY_CHECK(!desc_->registered.load(std::memory_order_relaxed), fd_);  // epoll names desc_
+  PollShard& here = poller_->current_shard();
+  if (&here == &desc_->shard) return;
+  desc_->shard.Give(desc_);
+  desc_ = here.Take();
+  PARKWAY_CHECK(desc_ != nullptr, fd_);
+}
+
 Socket::Hold::Hold(Socket& socket, Direction direction) : socket_(socket), direction_(direction) {
   if (socket_.desc_ == nullptr) return;
   for (;;) {

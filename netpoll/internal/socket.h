@@ -82,6 +82,9 @@ class Socket {
   // direction, and nobody reads.
   void Adopt(int fd);
 
+  // Moves to the calling worker's shard. REQUIRES: nobody uses it, and nobody has waited in it yet.
+  void MoveToThisWorker();
+
   bool closed() const { return desc_ == nullptr || gate_.closed(); }
   int fd() const { return fd_; }
   PollDesc* desc() const { return desc_; }
