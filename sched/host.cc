@@ -25,11 +25,10 @@ namespace {
 // A flag one thread sets and another waits for.
 class Signal {
  public:
+  // Notifies under the lock: whoever waited may destroy this at once.
   void Set() {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      set_ = true;
-    }
+    std::lock_guard<std::mutex> lock(mu_);
+    set_ = true;
     changed_.notify_all();
   }
 
