@@ -50,7 +50,11 @@ bool Conn::NoMoreEdges() const {
 template <class Call>
 IoResult Conn::TryReadHeld(size_t asked, Call call) {
   if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
-  if (asked == 0) return {};
+  return asked == 0 ? IoResult() : ReceiveHeld(asked, call);
+}
+
+template <class Call>
+IoResult Conn::ReceiveHeld(size_t asked, Call call) {
   if (queue_ != Queue::kUnknown) return {.status = IoStatus::kAgain};
   // T1 here and nowhere else: with the queue drained, it would erase an edge that came since.
   socket_.ResetReadiness(Direction::kRead);
@@ -73,16 +77,17 @@ IoResult Conn::AwaitReadableHeld() {
   return waited;
 }
 
+// After a wait the deadline is not looked at again: bytes that came in time are read, however late
+// a busy worker gets to it.
 template <class Call>
 IoResult Conn::ReadHeld(size_t asked, Call call) {
-  for (;;) {
-    const IoResult got = TryReadHeld(asked, call);
-    if (got.status != IoStatus::kAgain) {
-      if (got.bytes > 0) sched::ChargeOperation();
-      return got;
-    }
+  IoResult got = TryReadHeld(asked, call);
+  while (got.status == IoStatus::kAgain) {
     if (const IoResult waited = AwaitReadableHeld(); !waited.ok()) return waited;
+    got = ReceiveHeld(asked, call);
   }
+  if (got.bytes > 0) sched::ChargeOperation();
+  return got;
 }
 
 IoResult Conn::Reader::Read(std::span<std::byte> buffer) {

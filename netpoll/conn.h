@@ -148,6 +148,8 @@ class Conn {
   template <class Call>
   IoResult TryReadHeld(size_t asked, Call call);
   template <class Call>
+  IoResult ReceiveHeld(size_t asked, Call call);
+  template <class Call>
   IoResult ReadHeld(size_t asked, Call call);
   IoResult AwaitReadableHeld();
   IoResult SendHeld(std::span<const std::byte> data);

@@ -566,6 +566,26 @@ TEST_P(ConnTest, ADeadlineThatFiredAndWasMovedIsInvisible) {
   EXPECT_TRUE(result.ok()) << result;
 }
 
+TEST_P(ConnTest, BytesThatCameInTimeAreReadThoughTheWorkerWasBusyPastTheDeadline) {
+  End end = Open();
+  IoResult result;
+  const sched::Deadline when = Now() + milliseconds(500);
+  On(0, [&] { end.conn.SetReadDeadline(when); });
+  BlockPinned(end.conn, &result);
+  On(0, [&] {
+    end.peer.Send("x");
+    EXPECT_LT(Now(), when);
+    while (Now() < when + milliseconds(5)) {
+    }
+  });
+  Join();
+  EXPECT_TRUE(result.ok()) << result;
+  On(0, [&] {
+    std::byte byte;
+    EXPECT_EQ(end.conn.Read({&byte, 1}).status, IoStatus::kTimeout);
+  });
+}
+
 TEST_P(ConnTest, ATimedOutConnectionGoesOnWithANewDeadline) {
   End end = Open();
   On(0, [&] {
