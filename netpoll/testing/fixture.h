@@ -88,7 +88,8 @@ class NetpollTest : public testing::TestWithParam<int> {
   void Go(int worker, sched::FiberFn fn);
   // The same, and waits until it has returned.
   void On(int worker, sched::FiberFn fn);
-  // Waits until every worker sleeps with nothing to run: what was started is parked or has ended.
+  // Waits until every worker sleeps with nothing to run: what was started is parked or has ended,
+  // and what it wrote can be read.
   void AwaitIdle();
   // Waits until all fibers have returned.
   void Join();
