@@ -234,19 +234,19 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
 // --- The rest.
 
 void Conn::AlsoWakeFor(Conn& source) {
-  source.socket_.Use([&](int) { source.socket_.desc()->WakeWriterWhenBroken(socket_.desc()); });
+  source.socket_.Use([&] { source.socket_.desc()->WakeWriterWhenBroken(socket_.desc()); });
 }
 
 bool Conn::broken() {
   uint32_t bits = 0;
-  socket_.Use([&](int) { bits = socket_.desc()->event_bits(); });
+  socket_.Use([&] { bits = socket_.desc()->event_bits(); });
   return (bits & (EventBits::kBroken | EventBits::kHangUp)) != 0;
 }
 
 int64_t Conn::unsent_bytes() {
   int bytes = 0;
   int error = -EBADF;
-  socket_.Use([&](int fd) { error = socket_.kernel().Ioctl(fd, SIOCOUTQ, &bytes); });
+  socket_.Use([&] { error = socket_.kernel().Ioctl(socket_.fd(), SIOCOUTQ, &bytes); });
   return error < 0 ? -1 : bytes;
 }
 
@@ -255,7 +255,7 @@ Endpoint Conn::Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const) {
   socklen_t size = sizeof address;
   auto* const raw = reinterpret_cast<sockaddr*>(&address);
   int error = -EBADF;
-  socket_.Use([&](int fd) { error = (socket_.kernel().*ask)(fd, raw, &size); });
+  socket_.Use([&] { error = (socket_.kernel().*ask)(socket_.fd(), raw, &size); });
   return error < 0 ? Endpoint() : Endpoint::FromSockaddr(raw, size);
 }
 

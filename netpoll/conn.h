@@ -120,7 +120,8 @@ class Conn {
   // Ends all operations, here with kClosed, and closes the socket: FIN if all input was read, else
   // RST. From any fiber, any number of times.
   void Close() { socket_.Close(); }
-  // Closes with RST and throws away what was written and not yet acknowledged.
+  // Closes with RST and throws away what was written and not yet acknowledged. From any fiber, but
+  // Close() ends a Connect.
   void Abort() { socket_.Abort(); }
 
   // For relays: AwaitWritable on `this` returns when `source` breaks. Both must be open.
@@ -128,7 +129,8 @@ class Conn {
   // The poller has seen an error or a hang-up of both directions. What arrived before can still be
   // read.
   bool broken();
-  // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1.
+  // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1. Like the addresses below,
+  // not while another fiber connects.
   int64_t unsent_bytes();
 
   bool closed() const { return socket_.closed(); }

@@ -718,6 +718,30 @@ TEST_P(ConnTest, AMovedDeadlineEndsAConnect) {
   EXPECT_EQ(result.status, IoStatus::kTimeout);
 }
 
+// Deadlines may be set by any fiber at any time, also while Connect brings the descriptor.
+TEST_P(ConnTest, DeadlinesMoveWhileConnecting) {
+  RawSocket listener = RawSocket::Listen(Endpoint::Parse("127.0.0.1:0").value());
+  Conn& conn = NewConn(0);
+  std::atomic<int> moves = 0;
+  std::atomic<bool> connected = false;
+  Go(Elsewhere(), [&] {
+    while (!connected) {
+      conn.SetReadDeadline(Now() + hours(1));
+      ++moves;
+      sched::Yield();
+    }
+  });
+  On(0, [&] {
+    for (int i = 0; i < 100 || moves < 1000; ++i) {
+      EXPECT_TRUE(conn.Connect(listener.local(), Now() + kAtOnce).ok());
+      (void)listener.Accept();
+      sched::Yield();
+    }
+    connected = true;
+  });
+  Join();
+}
+
 // --- The rest.
 
 TEST_P(ConnTest, ABreakingSourceWakesTheWriterThatIsToKnow) {

@@ -88,7 +88,7 @@ IoResult Socket::Await(Direction direction, sched::WaitReason why) {
 }
 
 void Socket::SetDeadline(Direction direction, sched::Deadline when) {
-  Use([&](int) {
+  Use([&] {
     auto& timer = desc_->deadline(direction);
     const int64_t when_ns = sched::ToNs(when);
     if (timer.Set(when_ns, sched::ToNs(sched::RoundTime()))) {
@@ -106,9 +106,9 @@ void Socket::Adopt(int fd) {
 }
 
 void Socket::Abort() {
-  Use([this](int fd) {
+  Use([this] {
     const linger now = {.l_onoff = 1, .l_linger = 0};
-    (void)kernel_->SetSockOpt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    (void)kernel_->SetSockOpt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   });
   Close();
 }

@@ -68,12 +68,12 @@ class Socket {
   // Closes with RST; what was written and not yet acknowledged is lost.
   void Abort();
 
-  // Calls function(fd) with the descriptor held open, excluding nobody. False, without the call,
-  // once closed.
+  // Calls function() with the descriptor held open, excluding nobody. False, without the call, once
+  // closed. Who uses fd() there must not do so while another fiber is in Adopt.
   template <class Function>
   bool Use(Function function) {
     if (desc_ == nullptr || !gate_.Enter()) return false;
-    function(fd_);
+    function();
     if (gate_.Exit()) Free();
     return true;
   }
