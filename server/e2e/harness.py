@@ -10,6 +10,7 @@ The daemon is the one Bazel built; $PARKWAY names another. All ports are the ker
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -138,10 +139,7 @@ class Daemon:
     # ---- What it holds, from /proc.
 
     def descriptors(self):
-        count = 0
-        with contextlib.suppress(FileNotFoundError):
-            count = len(os.listdir(f"/proc/{self.pid}/fd"))
-        return count
+        return len(self.open_files_now())
 
     def _descriptors_at_start(self):
         """Once every listener has opened its reserve, which it does after the banner."""
@@ -156,11 +154,14 @@ class Daemon:
         return self.descriptors()
 
     def open_files_now(self):
+        """Without the programs and libraries that a stall report has opened for their symbols."""
         folder = f"/proc/{self.pid}/fd"
         found = []
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
-                found.append((int(name), os.readlink(f"{folder}/{name}")))
+                target = os.readlink(f"{folder}/{name}")
+                if not target.startswith("/") or target.startswith("/dev/"):
+                    found.append((int(name), target))
         return found
 
     def status(self, field):
@@ -421,13 +422,29 @@ def in_parallel(*calls):
 class DaemonTest(unittest.TestCase):
     """Has what a test needs to start; takes it down and looks for what is left."""
 
+    def __init__(self, method="runTest"):
+        super().__init__(method)
+        setattr(self, method, self._noting_failure(getattr(self, method)))
+
+    def _noting_failure(self, test):
+        """unittest does not tell tearDown how the test went."""
+
+        @functools.wraps(test)
+        def noting():
+            try:
+                test()
+            except unittest.SkipTest:
+                raise
+            except BaseException:
+                self._failed = True
+                raise
+
+        return noting
+
     def setUp(self):
         self._daemons, self._sockets, self._programs = [], [], []
         self._folder = None
-
-    def run(self, result=None):
-        self._result = result
-        return super().run(result)
+        self._failed = False
 
     # ---- Daemons.
 
@@ -487,6 +504,15 @@ class DaemonTest(unittest.TestCase):
         client.connect(where)
         return client
 
+    def assert_refused(self, to):
+        """A new connection to a daemon ends by reset, which connect() itself may tell already."""
+        try:
+            client = self.connect(to)
+        except ConnectionResetError:
+            return
+        self.assert_ends(client, "reset")
+        client.close()
+
     def accept(self, server):
         connection = self.keep(server.accept()[0])
         if connection.family != socket.AF_UNIX:
@@ -507,10 +533,9 @@ class DaemonTest(unittest.TestCase):
 
     def run_program(self, *command):
         """Started in the background, ended with the test."""
-        log = open(os.path.join(self.folder(), f"program{len(self._programs)}.log"), "wb")
-        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=subprocess.STDOUT)
-        log.close()
+        with open(os.path.join(self.folder(), f"program{len(self._programs)}.log"), "wb") as log:
+            program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                       stderr=subprocess.STDOUT)
         self._programs.append(program)
         return program
 
@@ -551,7 +576,8 @@ class DaemonTest(unittest.TestCase):
     def tearDown(self):
         for connection in self._sockets:
             connection.close()
-        failed = self._has_failed()
+        self._end_programs()
+        failed = self._failed
         try:
             for daemon in self._daemons:
                 if not failed and daemon.exit_code is None:
@@ -563,10 +589,11 @@ class DaemonTest(unittest.TestCase):
         finally:
             self._end_everything(failed)
 
-    def _has_failed(self):
-        outcome = self._outcome
-        errors = getattr(outcome.result, "failures", []) + getattr(outcome.result, "errors", [])
-        return any(test is self or getattr(test, "test_case", None) is self for test, _ in errors)
+    def _end_programs(self):
+        for program in self._programs:
+            with contextlib.suppress(ProcessLookupError):
+                program.kill()
+            program.wait()
 
     def _end_everything(self, failed):
         for daemon in self._daemons:
@@ -574,10 +601,6 @@ class DaemonTest(unittest.TestCase):
             if failed:
                 print(f"parkway {' '.join(daemon.flags)}\n{daemon.report()}", file=sys.stderr)
         for program in self._programs:
-            with contextlib.suppress(ProcessLookupError):
-                program.send_signal(signal.SIGCONT)
-                program.kill()
-            program.wait()
             if failed:
                 print(f"{program.args}\n{self.log_of(program)}", file=sys.stderr)
         if self._folder is not None:
