@@ -55,22 +55,24 @@ void BufferPool::Return(std::byte* buffer) {
   }
   delete[] buffer;
   leased_.fetch_sub(1, std::memory_order_seq_cst);
-  if (!waited_for_.load(std::memory_order_seq_cst)) return;
-  // One buffer, one waiter, in order. The last one woken finds nobody behind it.
-  if (sched::CurrentParkingLot().Wake(this, 1) == 0) {
-    waited_for_.store(false, std::memory_order_seq_cst);
-  }
+  WakeNext();
 }
 
 void BufferPool::Wait() {
+  in_line_.fetch_add(1, std::memory_order_seq_cst);
   sched::CurrentParkingLot().Wait(
       this, sched::WaitReason::kLock,
       [](void* arg) {
         auto* const pool = static_cast<BufferPool*>(arg);
-        pool->waited_for_.store(true, std::memory_order_seq_cst);
         return pool->leased_.load(std::memory_order_seq_cst) >= pool->limit_;
       },
       this);
+  in_line_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void BufferPool::WakeNext() {
+  if (in_line_.load(std::memory_order_seq_cst) == 0) return;
+  (void)sched::CurrentParkingLot().Wake(this, 1);  // none: they have seen the room themselves
 }
 
 }  // namespace parkway

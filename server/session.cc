@@ -76,7 +76,7 @@ void Session::Relay(Half& half) {
   for (;;) {
     IoResult result = half.reader->AwaitReadable();
     if (result.ok()) {
-      buffers_.AwaitRoom();
+      BufferPool::Room room(buffers_);
       // No park between here and the end of the write or the copy into a lease: the scratch buffer
       // belongs to the worker.
       const std::span<std::byte> scratch = buffers_.Scratch();
@@ -84,7 +84,7 @@ void Session::Relay(Half& half) {
       if (result.status == IoStatus::kAgain) continue;
       if (result.ok()) {
         half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
-        const IoResult written = WriteAll(half, scratch.first(result.bytes));
+        const IoResult written = WriteAll(half, room, scratch.first(result.bytes));
         if (!written.ok()) return HalfEnded(half, written, /*reading=*/false);
         sched::ChargeOperation();
         continue;
@@ -152,17 +152,18 @@ void Session::PassResetOn(Conn& target) {
 
 // --- Writing.
 
-IoResult Session::WriteAll(Half& half, std::span<const std::byte> data) {
+IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data) {
   const IoResult result = half.writer->TryWrite(data);
   if (result.ok() && result.bytes == data.size()) return result;
   if (!result.ok() && result.status != IoStatus::kAgain) return result;
-  return WriteRest(half, data.subspan(result.bytes));
+  return WriteRest(half, room, data.subspan(result.bytes));
 }
 
 // The target takes no more for now: from here on the fiber parks, so the bytes need a place of
 // their own.
-[[gnu::noinline]] IoResult Session::WriteRest(Half& half, std::span<const std::byte> rest) {
-  const BufferPool::Lease lease = buffers_.Take();
+[[gnu::noinline]] IoResult Session::WriteRest(Half& half, BufferPool::Room& room,
+                                              std::span<const std::byte> rest) {
+  const BufferPool::Lease lease = room.Take();
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
   bool hurried = false;

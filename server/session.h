@@ -92,8 +92,8 @@ class Session {
   };
 
   void Relay(Half& half);
-  netpoll::IoResult WriteAll(Half& half, std::span<const std::byte> data);
-  netpoll::IoResult WriteRest(Half& half, std::span<const std::byte> rest);
+  netpoll::IoResult WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data);
+  netpoll::IoResult WriteRest(Half& half, BufferPool::Room& room, std::span<const std::byte> rest);
   bool Expired(sched::Deadline* next);
   void PassResetOn(netpoll::Conn& target);
   void LimitTheOtherHalf(Half& half);
