@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
@@ -123,8 +124,8 @@ class RealHost final : public Host {
 
   void UnmapStacks(void* start, size_t bytes) override { munmap(start, bytes); }
 
-  bool InstallGuard(void* start, size_t bytes) override {
-    return madvise(start, bytes, MADV_GUARD_INSTALL) == 0;
+  int InstallGuard(void* start, size_t bytes) override {
+    return madvise(start, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : errno;
   }
 
   bool Protect(void* start, size_t bytes) override {

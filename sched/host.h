@@ -55,9 +55,9 @@ class Host {
   // Address space for stacks, zeroed on first touch, without huge pages; nullptr if there is none.
   virtual void* MapStacks(size_t bytes) = 0;
   virtual void UnmapStacks(void* start, size_t bytes) = 0;
-  // Makes touching the range fatal without splitting the mapping (Linux 6.13 and later). False: not
-  // supported.
-  virtual bool InstallGuard(void* start, size_t bytes) = 0;
+  // Makes touching the range fatal without splitting the mapping. 0, or the errno: EINVAL before
+  // Linux 6.13, which cannot.
+  virtual int InstallGuard(void* start, size_t bytes) = 0;
   // The same by page protection, which costs two mappings. False: refused.
   virtual bool Protect(void* start, size_t bytes) = 0;
   // Gives the range's memory back; it reads as zeroes afterwards.

@@ -2,6 +2,7 @@
 #include "sched/internal/stack_pool.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "sched/check.h"
 
@@ -67,7 +68,8 @@ StackBase StackPool::TakeFresh() {
 
 bool StackPool::Guard(StackBase base) {
   if (guards_by_advice_) {
-    if (host_.InstallGuard(base, kPageBytes)) return true;
+    const int error = host_.InstallGuard(base, kPageBytes);
+    if (error != EINVAL) return error == 0;  // else out of memory, which may pass
     guards_by_advice_ = false;
   }
   if (protected_ == protected_max_ || !host_.Protect(base, kPageBytes)) return false;

@@ -18,7 +18,7 @@ constexpr size_t kStackBytes = 64 << 10;
 // The real memory calls, counted, on a kernel that may be older.
 class CountingHost final : public Host {
  public:
-  bool has_guards = true;
+  int guard_error = 0;
   size_t mappings_max = 65530;
   bool out_of_memory = false;
   int guards = 0;
@@ -36,8 +36,9 @@ class CountingHost final : public Host {
     return out_of_memory ? nullptr : real_.MapStacks(bytes);
   }
   void UnmapStacks(void* start, size_t bytes) override { real_.UnmapStacks(start, bytes); }
-  bool InstallGuard(void* start, size_t bytes) override {
-    return has_guards && ++guards > 0 && real_.InstallGuard(start, bytes);
+  int InstallGuard(void* start, size_t bytes) override {
+    ++guards;
+    return guard_error != 0 ? guard_error : real_.InstallGuard(start, bytes);
   }
   bool Protect(void* start, size_t bytes) override {
     ++protects;
@@ -90,12 +91,13 @@ TEST(StackPoolTest, BeyondTheWarmOnesMemoryGoesBack) {
 
 TEST(StackPoolTest, WithoutGuardInstallPagesAreProtectedWithinTheMappingLimit) {
   CountingHost host;
-  host.has_guards = false;
+  host.guard_error = EINVAL;
   host.mappings_max = 4000;
   StackPool pool(host, kStackBytes);
   const std::vector<StackBase> stacks = TakeMany(pool, 5000);
   EXPECT_EQ(stacks.size(), 1000u);  // two mappings each, half of the limit
   EXPECT_EQ(host.protects, 1000);
+  EXPECT_EQ(host.guards, 1);  // it is not asked again
   pool.Give(stacks.data(), stacks.size());
   EXPECT_EQ(TakeMany(pool, 32).size(), 32u);  // those that exist serve again
   pool.Give(stacks.data(), 32);
@@ -110,6 +112,21 @@ TEST(StackPoolTest, OutOfMemoryIsRefusedAndNotFatal) {
   host.out_of_memory = false;
   const StackBase stack = cache.Take();
   EXPECT_NE(stack, nullptr);
+  cache.Give(stack);
+}
+
+// Page tables for guards can be refused for a moment; mprotect for ever after would be the end at
+// 16000 stacks.
+TEST(StackPoolTest, AGuardRefusedForLackOfMemoryIsTriedAgain) {
+  CountingHost host;
+  host.guard_error = ENOMEM;
+  StackPool pool(host, kStackBytes);
+  StackCache cache(pool);
+  EXPECT_EQ(cache.Take(), nullptr);
+  host.guard_error = 0;
+  const StackBase stack = cache.Take();
+  EXPECT_NE(stack, nullptr);
+  EXPECT_EQ(host.protects, 0);
   cache.Give(stack);
 }
 
@@ -143,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(GuardInstall, StackPoolDeathTest, testing::Bool());
 
 TEST_P(StackPoolDeathTest, TheGuardPageIsFatal) {
   CountingHost host;
-  host.has_guards = GetParam();
+  host.guard_error = GetParam() ? 0 : EINVAL;
   StackPool pool(host, kStackBytes);
   StackCache cache(pool);
   const StackBase stack = cache.Take();
