@@ -14,6 +14,7 @@
 #include "absl/debugging/symbolize.h"
 #include "sched/check.h"
 #include "sched/internal/fiber.h"
+#include "sched/mutex.h"
 
 namespace sched::internal {
 namespace {
@@ -33,32 +34,36 @@ void OnSegv(int signal, siginfo_t* info, void* context) {
         "parkway: fiber %llu overflowed its stack; raise fiber_stack_bytes (--stack_size)\n",
         static_cast<unsigned long long>(fiber->id));
     (void)!write(STDERR_FILENO, line, length);
-  } else if ((previous_segv.sa_flags & SA_SIGINFO) != 0 && previous_segv.sa_sigaction != nullptr) {
-    previous_segv.sa_sigaction(signal, info, context);
-    return;
+  } else if ((previous_segv.sa_flags & SA_SIGINFO) != 0) {
+    return previous_segv.sa_sigaction(signal, info, context);
+  } else if (previous_segv.sa_handler != SIG_DFL && previous_segv.sa_handler != SIG_IGN) {
+    return previous_segv.sa_handler(signal);
   }
   // Return to the fault with the default action, so that the core dump shows the culprit.
   struct sigaction standard = {};
   standard.sa_handler = SIG_DFL;
   sigaction(SIGSEGV, &standard, nullptr);
+  if (info->si_code <= 0) raise(SIGSEGV);  // somebody sent it: no fault will come again
 }
 
+// One request at a time. `asked` is 0, or the thread that is asked, or one of the two below. A
+// handler runs late when its thread was not scheduled for long: it then finds another thread asked,
+// or nobody, and leaves. The handler's release of kAnswered publishes the frames to SampleStack.
 struct Sample {
   std::array<void*, kFramesMax> frames;
   int count = 0;
-  // 0 idle, 1 asked, 2 answered. The handler's release store of 2 publishes the frames to
-  // SampleStack's acquire.
-  std::atomic<int> state{0};
+  std::atomic<uintptr_t> asked{0};
 };
+constexpr uintptr_t kAnswering = 1;
+constexpr uintptr_t kAnswered = 2;
 Sample sample;
 
 void OnSampleRequest(int) {
   const int saved_errno = errno;
-  int asked = 1;
-  // Someone else's SIGURG, or an answer nobody waits for any more: no request stands.
-  if (sample.state.load(std::memory_order_acquire) == asked) {
+  auto self = static_cast<uintptr_t>(pthread_self());
+  if (sample.asked.compare_exchange_strong(self, kAnswering, std::memory_order_acquire)) {
     sample.count = backtrace(sample.frames.data(), kFramesMax);
-    sample.state.store(2, std::memory_order_release);
+    sample.asked.store(kAnswered, std::memory_order_release);
   }
   errno = saved_errno;
 }
@@ -116,19 +121,22 @@ SignalStack::~SignalStack() {
 }
 
 std::vector<std::string> SampleStack(pthread_t thread) {
+  static Mutex one_at_a_time;  // schedulers have a watchdog each
+  MutexLock lock(one_at_a_time);
   std::vector<std::string> stack;
-  sample.state.store(1, std::memory_order_release);
+  auto asked = static_cast<uintptr_t>(thread);
+  sample.asked.store(asked, std::memory_order_release);
   if (pthread_kill(thread, SIGURG) == 0) {
     // Waiting for a signal handler of another thread: there is nothing better to wait on than time.
-    for (int i = 0; i < 100 && sample.state.load(std::memory_order_acquire) != 2; ++i) {
+    for (int i = 0; i < 100 && sample.asked.load(std::memory_order_acquire) != kAnswered; ++i) {
       (void)poll(nullptr, 0, 1);
     }
   }
-  int answered = 2;
-  if (sample.state.compare_exchange_strong(answered, 0, std::memory_order_acquire)) {
-    constexpr int kHandlerFrames = 2;  // OnSampleRequest and the kernel's trampoline
-    for (int i = kHandlerFrames; i < sample.count; ++i) stack.push_back(Symbol(sample.frames[i]));
-  }
+  if (sample.asked.compare_exchange_strong(asked, 0, std::memory_order_acquire)) return stack;
+  while (sample.asked.load(std::memory_order_acquire) != kAnswered) (void)poll(nullptr, 0, 1);
+  constexpr int kHandlerFrames = 2;  // OnSampleRequest and the kernel's trampoline
+  for (int i = kHandlerFrames; i < sample.count; ++i) stack.push_back(Symbol(sample.frames[i]));
+  sample.asked.store(0, std::memory_order_relaxed);
   return stack;
 }
 

@@ -32,7 +32,7 @@ class SignalStack {
 };
 
 // Asks `thread`, a worker, for its stack and waits for it up to 100 ms. Innermost first,
-// symbolized; empty if the thread did not answer. One caller at a time per process.
+// symbolized; empty if the thread did not answer. Callers wait for each other.
 std::vector<std::string> SampleStack(pthread_t thread);
 
 }  // namespace sched::internal
