@@ -67,7 +67,6 @@ Scheduler::Scheduler(const Options& options)
   for (int i = 0; i < count; ++i) {
     core_->workers.push_back(std::make_unique<Worker>(*core_, i, *options.event_sources[i]));
   }
-  if (!options.start_threads) return;
   core_->watchdog.Start();
   for (int i = 0; i < count; ++i) {
     const int cpu = options.cpus.empty() ? -1 : options.cpus[i % options.cpus.size()];
@@ -80,49 +79,41 @@ Scheduler::Scheduler(const Options& options)
 Scheduler::~Scheduler() {
   const int64_t left = core_->fibers.load(std::memory_order_seq_cst);
   PARKWAY_CHECK(left == 0, left);
+  core_->watchdog.Retire();
   core_->stopping.store(true, std::memory_order_seq_cst);
   for (const auto& worker : core_->workers) worker->Interrupt();
-  core_->watchdog.Stop();
   core_->threads.clear();  // joins
+  core_->watchdog.Join();
 }
 
 namespace {
 
 // A fiber still to be made: SpawnOn's caller may be on a thread without a stack cache.
 struct SpawnRecord : Continuation {
-  Core* core;
-  FiberFn fn;
+  explicit SpawnRecord(FiberFn fn_in) : fn(std::move(fn_in)) {
+    resume = &Run;
+    counted = true;
+  }
 
   static void Run(Continuation* self) {
     auto* const record = static_cast<SpawnRecord*>(self);
     FiberFn fn = std::move(record->fn);
-    record->core->fibers.fetch_sub(
-        1, std::memory_order_seq_cst);  // the fiber that runs this counts itself
     delete record;
     std::move(fn)();
   }
+
+  FiberFn fn;
 };
 
 }  // namespace
 
 bool Scheduler::SpawnOn(int worker, FiberFn fn) {
   if (!core_->ReserveFiber()) return false;
-  auto* const record = new SpawnRecord;
-  record->resume = &SpawnRecord::Run;
-  record->core = core_.get();
-  record->fn = std::move(fn);
-  core_->workers[worker]->PushPinned(Waiter(record));
+  core_->workers[worker]->PushPlaced(Waiter(new SpawnRecord(std::move(fn))));
   return true;
 }
 
 int Scheduler::worker_count() const { return static_cast<int>(core_->workers.size()); }
-
-Deadline Scheduler::Step(int worker) {
-  internal::SetCurrentWorker(core_->workers[worker].get());
-  const std::optional<Deadline> next = core_->workers[worker]->Step();
-  internal::SetCurrentWorker(nullptr);
-  return next.value_or(kNever);
-}
 
 bool Scheduler::DrainUntil(Deadline deadline) {
   PARKWAY_CHECK(internal::CurrentWorker() == nullptr, 0);  // it would wait for itself

@@ -47,7 +47,7 @@ class Scheduler {
  public:
   struct Options {
     // One worker waits in each, at most 1024. They outlive the scheduler.
-    std::vector<EventSource*> event_sources;
+    std::vector<EventSource*> event_sources{};
     Host* host = nullptr;  // nullptr: Host::Real()
     // Address space per fiber, guard page included; a multiple of 4096, at least 16 KiB. A parked
     // fiber costs the pages it touched, at least one. 0: 64 KiB (256 KiB in sanitizer builds, whose
@@ -59,13 +59,12 @@ class Scheduler {
     // core meanwhile; ignored on a machine with one core.
     Duration spin{0};
     // CPU i of this list carries worker i (modulo its size); empty: not pinned.
-    std::vector<int> cpus;
-    // Called on the watchdog's thread, at most once per second, when a worker has not come back for
-    // `stall_after`; 0: never. Default: a line and the stack on stderr.
-    std::function<void(const StallReport&)> on_stall;
+    std::vector<int> cpus{};
+    // Called on the watchdog's thread, at most once per second, when a worker has not come back
+    // from one fiber for `stall_after` (and up to 5 ms more); 0: never. Default: a line and the
+    // stack on stderr. It must not destroy the scheduler.
+    std::function<void(const StallReport&)> on_stall{};
     Duration stall_after = std::chrono::milliseconds(10);
-    // Do not start threads: a simulation calls Step() itself.
-    bool start_threads = true;
   };
 
   // How many workers suit this machine: the CPUs of the affinity mask, limited by the cgroup's CPU
@@ -84,8 +83,9 @@ class Scheduler {
 
   int worker_count() const;
 
-  // Starts a fiber on `worker`, where it stays until it first blocks; from then on it may be
-  // stolen. Any thread, never blocks. False as sched::Spawn.
+  // Starts a fiber on `worker`, unless that is stuck (not back for about a millisecond): then
+  // another may start it. Once it has blocked it may go on anywhere. Any thread, never blocks.
+  // False as sched::Spawn.
   [[nodiscard]] bool SpawnOn(int worker, FiberFn fn);
 
   // Blocks the calling thread, which must not be a worker, until no fiber is left. False if
@@ -93,10 +93,6 @@ class Scheduler {
   bool DrainUntil(Deadline deadline);
 
   SchedulerStats stats() const;
-
-  // One scheduling round of `worker`, for a simulation (start_threads = false): runs one fiber, or
-  // waits in the event source. Returns when it has to be called next.
-  Deadline Step(int worker);
 
  private:
   std::unique_ptr<internal::Core> core_;

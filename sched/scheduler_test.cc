@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "sched/fibers.h"
+#include "sched/host.h"
 #include "sched/internal/futex_source.h"
 #include "sched/mutex.h"
 #include "sched/park.h"
@@ -433,6 +434,75 @@ TEST_P(ManyWorkersTest, QueuedFibersOfAStuckWorkerRunElsewhere) {
     ComputeFor(milliseconds(600));
   });
   EXPECT_LT(waited, milliseconds(200));
+}
+
+TEST_P(ManyWorkersTest, FibersPlacedOnAStuckWorkerRunElsewhere) {
+  const auto stuck = Host::Real().NewEvent();
+  std::atomic<bool> computing{true};
+  Start();
+  ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
+    stuck->Set();
+    while (computing.load()) {
+    }
+  }));
+  ASSERT_TRUE(stuck->WaitUntil(kNever));
+  std::atomic<int> ran{0};
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
+      if (++ran == 10) computing.store(false);  // else worker 0 would never be free
+    }));
+  }
+  EXPECT_TRUE(scheduler_->DrainUntil(kNever));
+}
+
+// Fibers on their way hold their places themselves; they must not need one more to start.
+TEST_P(SchedulerTest, AsManyFibersAsAllowedCanBePlacedAtOnce) {
+  Start({.fiber_count_max = 4});
+  std::atomic<int> ran{0};
+  int placed = 0;
+  for (int i = 0; i < 100; ++i) {
+    placed += scheduler_->SpawnOn(i % GetParam(), [&] {
+      ++ran;
+      SleepFor(milliseconds(1));
+    });
+  }
+  EXPECT_GE(placed, 4);
+  EXPECT_TRUE(scheduler_->DrainUntil(kNever));
+  EXPECT_EQ(ran, placed);
+}
+
+// A worker that comes back between short turns is late, not stuck.
+TEST_P(OneWorkerTest, ManyTurnsWithoutAPollAreNoStall) {
+  std::atomic<int> reports{0};
+  Scheduler::Options options;
+  options.stall_after = milliseconds(1000);  // a busy machine interrupts a turn, but not that long
+  options.on_stall = [&](const StallReport&) { ++reports; };
+  Start(std::move(options));
+  Run([] {
+    FiberScope scope;
+    for (int i = 0; i < 20; ++i) {
+      ASSERT_TRUE(scope.Spawn([] { ComputeFor(milliseconds(70)); }));
+    }
+  });
+  EXPECT_EQ(reports, 0);
+}
+
+// After a second of all asleep the watchdog sleeps too, and the workers that the destructor wakes
+// wake it.
+TEST_P(SchedulerTest, ItCanBeDestroyedWhileItsWatchdogSleeps) {
+  std::vector<std::unique_ptr<internal::FutexSource>> sources;
+  std::vector<std::unique_ptr<Scheduler>> schedulers;
+  for (int i = 0; i < 8; ++i) {
+    Scheduler::Options options;
+    for (int worker = 0; worker < GetParam(); ++worker) {
+      sources.push_back(std::make_unique<internal::FutexSource>());
+      options.event_sources.push_back(sources.back().get());
+    }
+    schedulers.push_back(std::make_unique<Scheduler>(options));
+  }
+  // Time is what puts the watchdog to sleep.
+  (void)Host::Real().NewEvent()->WaitUntil(Host::Real().Now() + milliseconds(1500));
+  schedulers.clear();
 }
 
 using SchedulerDeathTest = SchedulerTest;

@@ -24,6 +24,8 @@ struct alignas(8) Runnable {
 struct Continuation : Runnable {
   // Runs on the fresh fiber. The continuation is then no longer queued anywhere.
   void (*resume)(Continuation* self) = nullptr;
+  // The fiber it will be is among those counted against fiber_count_max already.
+  bool counted = false;
 };
 
 // One word: Fiber* or tagged Continuation*, or nothing. Slots, lists and run queues hold such

@@ -63,7 +63,7 @@ std::optional<Deadline> Worker::Step() {
 Waiter Worker::Pick() {
   ++tick_;
   const uint32_t since_poll = tick_ - polled_tick_;
-  if (since_poll >= kFairnessTick) {
+  if (since_poll >= kFairnessTick || poll_soon_.load(std::memory_order_relaxed)) {
     PollOwn();
   } else if (since_poll % kClockTick == kClockTick - 1 &&
              ToNs(core.host.Now()) - now_ >= kPollEveryNs) {
@@ -72,12 +72,17 @@ Waiter Worker::Pick() {
   if (tick_ % kFairnessTick == 0) {
     if (const Waiter waiter = core.injected.Pop()) return waiter;
   }
-  // Pinned fibers and the ring take turns, so that neither starves the other.
+  // What is meant for this worker and the ring take turns, so that neither starves the other.
   if (tick_ % 2 == 0) {
-    if (const Waiter waiter = pinned_.Pop()) return waiter;
+    if (const Waiter waiter = PopOwn()) return waiter;
   }
   if (const uintptr_t word = ring_.Pop()) return Waiter::FromWord(word);
-  return pinned_.Pop();
+  return PopOwn();
+}
+
+Waiter Worker::PopOwn() {
+  if (const Waiter waiter = pinned_.Pop()) return waiter;
+  return placed_.Pop();
 }
 
 Waiter Worker::FindElsewhere() {
@@ -122,12 +127,13 @@ Waiter Worker::Steal() {
   return Waiter();
 }
 
-// Polls and fires timers for workers that are too busy to.
+// Polls, fires timers and starts what was placed there, for workers that are too busy to.
 void Worker::ServeStale() {
   for (const auto& other : core.workers) {
     if (other.get() == this || !other->IsStale(now_)) continue;
     WaiterList ready;
     (void)other->source_.Poll(ready);  // false: yet another worker is at it
+    while (const Waiter placed = other->placed_.Pop()) ready.PushBack(placed);
     Dispatch(ready);
     const int64_t put_back = other->timers.Serve(now_);
     if (put_back != kNeverNs) other->TimerMoved(put_back);
@@ -153,6 +159,8 @@ void Worker::AfterPoll() {
   now_ = ToNs(core.host.Now());
   polled_tick_ = tick_;
   last_poll_.store(now_, std::memory_order_seq_cst);
+  if (poll_soon_.load(std::memory_order_relaxed))
+    poll_soon_.store(false, std::memory_order_relaxed);
   (void)timers.Serve(now_);
 }
 
@@ -173,14 +181,7 @@ void Worker::Dispatch(WaiterList& ready) {
 // Announce, look at everything again, block: see idle_set.h for why in this order.
 void Worker::Sleep() {
   int64_t wake_at = timers.Next();
-  const bool sentinel = [&] {
-    for (const auto& other : core.workers) {
-      if (other.get() == this || !other->IsStale(now_)) continue;
-      int nobody = -1;
-      return core.sentinel.compare_exchange_strong(nobody, index, std::memory_order_seq_cst);
-    }
-    return false;
-  }();
+  const bool sentinel = BecomeSentinel();
   if (sentinel && wake_at > now_ + kSentinelWaitNs) wake_at = now_ + kSentinelWaitNs;
 
   wake_at_.store(wake_at, std::memory_order_seq_cst);
@@ -190,7 +191,9 @@ void Worker::Sleep() {
     (void)core.idle.StopSearching();  // nothing found, and the look below is everybody's last
   }
   WaiterList ready;
-  if (!MustStayAwake(wake_at)) {
+  if (MustStayAwake(wake_at)) {
+    source_.Wait(kLongAgo, ready);
+  } else {
     waits.store(waits.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     last_poll_.store(kInWait, std::memory_order_seq_cst);
     source_.Wait(FromNs(wake_at), ready);
@@ -202,9 +205,19 @@ void Worker::Sleep() {
   Dispatch(ready);
 }
 
+// While another worker is stale, one sleeper wakes every millisecond to serve it.
+bool Worker::BecomeSentinel() {
+  for (const auto& other : core.workers) {
+    if (other.get() == this || !other->IsStale(now_)) continue;
+    int nobody = -1;
+    return core.sentinel.compare_exchange_strong(nobody, index, std::memory_order_seq_cst);
+  }
+  return false;
+}
+
 bool Worker::MustStayAwake(int64_t wake_at) const {
-  return core.AnySurplus() || !pinned_.empty() || !timers.InboxEmpty() || timers.Next() < wake_at ||
-         core.stopping.load(std::memory_order_seq_cst);
+  return core.AnySurplus() || !pinned_.empty() || !placed_.empty() || !timers.InboxEmpty() ||
+         timers.Next() < wake_at || core.stopping.load(std::memory_order_seq_cst);
 }
 
 void Worker::NoteWoken(Woken woken, bool has_work) {
@@ -230,7 +243,7 @@ bool Worker::SpinForWork() {
   const int64_t until = ToNs(core.host.Now()) + core.options.spin.count();
   do {
     PollOwn();
-    if (ring_.Size() > 0 || !pinned_.empty() || !core.injected.empty()) return true;
+    if (ring_.Size() > 0 || !pinned_.empty() || !placed_.empty() || core.AnySurplus()) return true;
   } while (now_ < until);
   return false;
 }
@@ -245,6 +258,11 @@ void Worker::PushPinned(Waiter waiter) {
   if (core.idle.ClaimWorker(index)) Interrupt();
 }
 
+void Worker::PushPlaced(Waiter waiter) {
+  placed_.Push(waiter);
+  if (core.idle.ClaimWorker(index)) Interrupt();
+}
+
 // seq_cst pairs: the caller has put the timer where the owner looks before it sleeps, and looks now
 // whether the owner sleeps and until when; the owner stores wake_at_, announces its sleep and then
 // looks at the timers.
@@ -255,18 +273,20 @@ void Worker::TimerMoved(int64_t when) {
 // --- Fibers.
 
 bool Worker::Spawn(FiberFn fn) {
-  Fiber* const fiber = NewFiber();
+  Fiber* const fiber = NewFiber(/*counted=*/false);
   if (fiber == nullptr) return false;
   fiber->fn = std::move(fn);
   PushLocal(Waiter(fiber));
   return true;
 }
 
-Fiber* Worker::NewFiber() {
-  if (!core.ReserveFiber()) return nullptr;
+// nullptr: no stack to be had, or too many fibers. `counted`: the caller's count stands, either
+// way.
+Fiber* Worker::NewFiber(bool counted) {
+  if (!counted && !core.ReserveFiber()) return nullptr;
   const StackBase stack = stacks_.Take();
   if (stack == nullptr) {
-    core.fibers.fetch_sub(1, std::memory_order_seq_cst);
+    if (!counted) core.fibers.fetch_sub(1, std::memory_order_seq_cst);
     return nullptr;
   }
   constexpr uint64_t kIdBlock =
@@ -298,7 +318,7 @@ void Worker::FiberMain(void* arg) {
 
 Fiber* Worker::FiberFor(Waiter waiter) {
   if (!waiter.is_continuation()) return waiter.fiber();
-  Fiber* const fiber = NewFiber();
+  Fiber* const fiber = NewFiber(waiter.continuation()->counted);
   if (fiber != nullptr) fiber->continuation = waiter.continuation();
   return fiber;
 }

@@ -64,6 +64,10 @@ class Worker {
 
   // Queues a fiber that only this worker may run.
   void PushPinned(Waiter waiter);
+  // Queues a waiter that shall run here; others take it if this worker is stuck.
+  void PushPlaced(Waiter waiter);
+  // Makes a worker that runs fiber after fiber poll at its next pick.
+  void PollSoon() { poll_soon_.store(true, std::memory_order_relaxed); }
   // After arming a timer from elsewhere, for `when`.
   void TimerMoved(int64_t when);
   void Interrupt() { source_.Interrupt(); }
@@ -92,6 +96,7 @@ class Worker {
   static void FiberMain(void* arg);
 
   Waiter Pick();
+  Waiter PopOwn();
   Waiter FindElsewhere();
   Waiter Steal();
   void ServeStale();
@@ -100,6 +105,7 @@ class Worker {
   void AfterPoll();
   void Dispatch(WaiterList& ready);
   void Sleep();
+  bool BecomeSentinel();
   bool MustStayAwake(int64_t wake_at) const;
   bool OthersNeedHelp() const;
   bool SpinForWork();
@@ -111,7 +117,7 @@ class Worker {
   void SwitchTo(Fiber* fiber);
   // Does what the fiber asked for when it left. True: the fiber goes on at once.
   bool Depart(Fiber* fiber);
-  Fiber* NewFiber();
+  Fiber* NewFiber(bool counted);
   void EndFiber(Fiber* fiber);
 
   EventSource& source_;
@@ -134,6 +140,8 @@ class Worker {
 
   RunQueue ring_;
   InjectedQueue pinned_;
+  InjectedQueue placed_;
+  std::atomic<bool> poll_soon_{false};  // a hint: nothing hangs on when it is seen
   // When it last polled, or kInWait. seq_cst only so that the watchdog's and the thieves' looks are
   // recent.
   alignas(64) std::atomic<int64_t> last_poll_{0};
