@@ -16,8 +16,8 @@ auto AwaitSlot(Slot& slot, Check check, Park park) -> decltype(check()) {
     if (slot.BeginWait()) return {};
     // After kWait is announced: whoever closes or expires either finds it, or is seen here.
     if (const auto state = check(); !state.ok()) {
-      (void)slot.EndWait();  // readiness does not matter any more
-      return state;
+      // Readiness that came meanwhile is told: no other edge would tell whoever waits next.
+      return slot.EndWait() ? decltype(check()){} : state;
     }
     park();
     if (slot.EndWait()) return {};
