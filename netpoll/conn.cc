@@ -240,7 +240,7 @@ void Conn::AlsoWakeFor(Conn& source) {
 bool Conn::broken() {
   uint32_t bits = 0;
   socket_.Use([&] { bits = socket_.desc()->event_bits(); });
-  return (bits & (EventBits::kBroken | EventBits::kHangUp)) != 0;
+  return (bits & EventBits::kBroken) != 0;
 }
 
 int64_t Conn::unsent_bytes() {

@@ -126,8 +126,8 @@ class Conn {
 
   // For relays: AwaitWritable on `this` returns when `source` breaks. Both must be open.
   void AlsoWakeFor(Conn& source);
-  // The poller has seen an error or a hang-up of both directions. What arrived before can still be
-  // read.
+  // The poller has seen an error, such as a reset. What arrived before can still be read. FIN in
+  // both directions is none.
   bool broken();
   // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1. Like the addresses below,
   // not while another fiber connects.

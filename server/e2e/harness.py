@@ -25,6 +25,7 @@ import tempfile
 import termios
 import threading
 import time
+import types
 import unittest
 from pathlib import Path
 
@@ -424,19 +425,21 @@ class DaemonTest(unittest.TestCase):
 
     def __init__(self, method="runTest"):
         super().__init__(method)
-        setattr(self, method, self._noting_failure(getattr(self, method)))
+        noting = self._noting_failure(getattr(self, method))
+        setattr(self, method, types.MethodType(noting, self))  # a method: loaders ask
 
-    def _noting_failure(self, test):
+    @staticmethod
+    def _noting_failure(test):
         """unittest does not tell tearDown how the test went."""
 
         @functools.wraps(test)
-        def noting():
+        def noting(this):
             try:
                 test()
             except unittest.SkipTest:
                 raise
             except BaseException:
-                self._failed = True
+                this._failed = True
                 raise
 
         return noting

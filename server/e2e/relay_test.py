@@ -3,6 +3,7 @@
 """What the daemon does with bytes, ends, slow receivers and broken backends: real sockets."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,6 +20,20 @@ from harness import (  # noqa: E402
     unacknowledged, unread, wait_until)
 
 STREAM = 64 * MIB if not SANITIZED else 16 * MIB
+
+
+def queue_at_daemon(client, still=0.02):
+    """Bytes of the client that the daemon leaves unread for a while."""
+    here, there = (f"0100007F:{name[1]:04X}" for name in
+                   (client.getsockname(), client.getpeername()))
+    least = 1 << 40
+    until = time.monotonic() + still
+    while time.monotonic() < until:
+        table = Path("/proc/net/tcp").read_text()
+        queued = re.search(rf" {there} {here} \w\w \w+:(\w+)", table)
+        least = min(least, int(queued[1], 16) if queued else 0)
+        time.sleep(still / 10)
+    return least
 
 
 # ---- How sessions end: the table of server/session.h.
@@ -55,6 +70,24 @@ class Ends:
         self.assert_silent(client)
         backend.close()
         self.assert_ends(client, "fin")
+
+    def test_the_end_of_an_upload_is_not_hurried(self):
+        """Both sides have sent FIN while the relay is blocked: that is no reset."""
+        client, backend = self.proxied("--reset_linger=0")
+        backend.shutdown(socket.SHUT_WR)
+        self.assert_ends(client, "fin")
+        upload = Pattern("upload", 80 * MIB).bytes()
+        taken = 40 * MIB  # taken fast, so that the daemon's receive window grows
+        in_parallel((client.sendall, upload[:taken]), lambda: self.check_taken(backend, upload, taken))
+        sent = taken
+        while queue_at_daemon(client) < 192 * KIB:
+            send_all_acknowledged(client, upload[sent:sent + 64 * KIB])
+            sent += 64 * KIB
+        client.shutdown(socket.SHUT_WR)
+        self.assert_ends(backend, "fin", upload[taken:sent])
+
+    def check_taken(self, backend, upload, count):
+        self.assertTrue(recv_exactly(backend, count) == upload[:count], "the bytes differ")
 
     def test_both_finish_at_once(self):
         client, backend = self.proxied()
