@@ -51,9 +51,13 @@ bool Session::RunHalf(int which) {
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);
   if (!echo_) half.target->AlsoWakeFor(*half.source);
-  if (timeouts_.idle > sched::Duration(0)) {
-    half.source->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
-  }
+  sched::Duration limit;
+  do {
+    limit = Limit();
+    if (limit > sched::Duration(0)) {
+      half.source->SetReadDeadline(sched::After(sched::RoundTime(), limit));
+    }
+  } while (limit != Limit());  // else this has overwritten the deadline of a half that ended
   Relay(half);
   half.reader.reset();
   half.writer.reset();
@@ -64,10 +68,18 @@ bool Session::RunHalf(int which) {
 }
 
 void Session::End(EndReason reason) {
-  EndReason none = EndReason::kNone;
-  (void)reason_.compare_exchange_strong(none, reason, std::memory_order_relaxed);
+  SetReason(reason);
   client_.Close();
   backend_.Close();
+}
+
+void Session::SetReason(EndReason reason) {
+  EndReason none = EndReason::kNone;
+  (void)reason_.compare_exchange_strong(none, reason, std::memory_order_relaxed);
+}
+
+EndReason Session::ResetBy(const Conn& broken) const {
+  return &broken == &client_ ? EndReason::kClientReset : EndReason::kBackendReset;
 }
 
 // --- One half.
@@ -90,12 +102,8 @@ void Session::Relay(Half& half) {
         continue;
       }
     }
-    if (result.status == IoStatus::kTimeout) {
-      sched::Deadline next;
-      if (!Expired(&next)) {
-        half.source->SetReadDeadline(next);
-        continue;
-      }
+    if (result.status == IoStatus::kTimeout && KeepWaiting(*half.source, &Conn::SetReadDeadline)) {
+      continue;
     }
     return HalfEnded(half, result, /*reading=*/true);
   }
@@ -110,17 +118,17 @@ void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
       return;
     }
     case IoStatus::kTimeout:
+      if (!reading && !echo_ && half.source->broken()) {
+        SetReason(ResetBy(*half.source));  // reset_linger is over
+        half.target->Abort();
+      }
       return End(EndReason::kIdle);
     case IoStatus::kClosed:
       return End(EndReason::kShutdown);  // whoever closed it has set the reason
     default:
       break;
   }
-  Conn* const broken = reading ? half.source : half.target;
-  EndReason none = EndReason::kNone;
-  (void)reason_.compare_exchange_strong(
-      none, broken == &client_ ? EndReason::kClientReset : EndReason::kBackendReset,
-      std::memory_order_relaxed);
+  SetReason(ResetBy(reading ? *half.source : *half.target));
   if (reading) {
     if (!echo_) PassResetOn(*half.target);
     return End(EndReason::kNone);
@@ -131,11 +139,14 @@ void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
   LimitTheOtherHalf(half);
 }
 
-// From now on half_close_timeout holds. The other half reads what this one's target sends.
+// From now on half_close_timeout holds. The other half reads what this one's target sends, and may
+// be blocked writing it to this one's source: there a passed deadline makes it look at its limit
+// anew.
 void Session::LimitTheOtherHalf(Half& half) {
   half_closed_.store(true, std::memory_order_seq_cst);
   if (echo_ || Limit() == sched::Duration(0)) return;
   half.target->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
+  half.source->SetWriteDeadline(sched::kLongAgo);
 }
 
 // A reset throws the send queue away, so it waits until the peer's kernel has taken everything.
@@ -155,7 +166,8 @@ void Session::PassResetOn(Conn& target) {
 IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data) {
   const IoResult result = half.writer->TryWrite(data);
   if (result.ok() && result.bytes == data.size()) return result;
-  if (!result.ok() && result.status != IoStatus::kAgain) return result;
+  const bool waits = result.status == IoStatus::kAgain || result.status == IoStatus::kTimeout;
+  if (!result.ok() && !waits) return result;
   return WriteRest(half, room, data.subspan(result.bytes));
 }
 
@@ -166,7 +178,7 @@ IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const s
   const BufferPool::Lease lease = room.Take();
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
-  bool hurried = false;
+  sched::Deadline give_up = sched::kNever;
   for (;;) {
     IoResult result = half.writer->TryWrite(rest);
     if (result.bytes > 0) {
@@ -174,27 +186,29 @@ IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const s
       rest = rest.subspan(result.bytes);
       if (rest.empty()) {
         half.target->SetWriteDeadline(sched::kNever);
+        half.unsent.store(0, std::memory_order_seq_cst);
         return result;
       }
     }
     if (result.status == IoStatus::kAgain) {
-      if (!hurried && !echo_ && half.source->broken()) {
+      if (give_up == sched::kNever && !echo_ && half.source->broken()) {
         // Nobody is left to answer to: the target has reset_linger to take the rest.
-        hurried = true;
-        half.target->SetWriteDeadline(sched::After(sched::Now(), timeouts_.reset_linger));
-      } else if (!hurried && Limit() > sched::Duration(0)) {
-        sched::Deadline next;
-        if (Expired(&next)) return {.status = IoStatus::kTimeout};
-        half.target->SetWriteDeadline(next);
+        give_up = sched::After(sched::Now(), timeouts_.reset_linger);
       }
+      half.unsent.store(half.target->unsent_bytes(), std::memory_order_seq_cst);
+      if (!KeepWriting(half, give_up)) return {.status = IoStatus::kTimeout};
       result = half.writer->AwaitWritable();
     }
     if (result.ok()) continue;
-    sched::Deadline next;
-    const bool moved = result.status == IoStatus::kTimeout && !hurried && !Expired(&next);
-    if (!moved) return result;
-    half.target->SetWriteDeadline(next);
+    if (result.status != IoStatus::kTimeout || !KeepWriting(half, give_up)) return result;
   }
+}
+
+bool Session::KeepWriting(Half& half, sched::Deadline give_up) {
+  if (give_up == sched::kNever) return KeepWaiting(*half.target, &Conn::SetWriteDeadline);
+  if (give_up <= sched::Now()) return false;
+  half.target->SetWriteDeadline(give_up);
+  return true;
 }
 
 // --- Timeouts.
@@ -206,13 +220,48 @@ sched::Duration Session::Limit() const {
   return std::min(timeouts_.idle, timeouts_.half_close);
 }
 
-// Whether neither half moved a byte for the limit; else when that will be. Deadlines are not moved
-// per read: they fire, find later activity here, and are set anew.
-bool Session::Expired(sched::Deadline* next) {
-  const int64_t last = std::max(half_[0].last_activity.load(std::memory_order_relaxed),
-                                half_[1].last_activity.load(std::memory_order_relaxed));
-  *next = Limit() > sched::Duration(0) ? sched::After(sched::FromNs(last), Limit()) : sched::kNever;
-  return *next <= sched::Now();
+// False after silence for the limit; else sets the connection's deadline to when that will be.
+// Deadlines are not moved per read: they fire, find later activity here, and are set anew.
+bool Session::KeepWaiting(Conn& conn, void (Conn::*set_deadline)(sched::Deadline)) {
+  for (;;) {
+    const sched::Duration limit = Limit();
+    sched::Deadline next;
+    if (Expired(limit, &next)) return false;
+    (conn.*set_deadline)(next);
+    // The other half may have ended meanwhile, and its earlier deadline been overwritten here.
+    if (limit == Limit()) return true;
+  }
+}
+
+bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
+  *next = sched::kNever;
+  if (limit == sched::Duration(0)) return false;
+  const sched::Deadline now = sched::Now();
+  *next = sched::After(LastActivity(), limit);
+  if (*next > now) return false;
+  NoteTakenBytes(now);
+  *next = sched::After(LastActivity(), limit);
+  return *next <= now;
+}
+
+sched::Deadline Session::LastActivity() const {
+  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_relaxed),
+                                half_[1].last_activity.load(std::memory_order_relaxed)));
+}
+
+// A send queue that a half is blocked at and that has become shorter since the last look is
+// activity. The kernel calls it writable only when a third of it is free, which a slow receiver may
+// take longer for than the limit.
+void Session::NoteTakenBytes(sched::Deadline now) {
+  for (int i = 0; i < halves(); ++i) {
+    // Who finds the other half's newer look here finds its last_activity too (acquire, release).
+    const int64_t before = half_[i].unsent.load(std::memory_order_seq_cst);
+    if (before == 0) continue;
+    const int64_t left = half_[i].target->unsent_bytes();
+    if (left < 0 || left >= before) continue;
+    half_[i].last_activity.store(sched::ToNs(now), std::memory_order_relaxed);
+    half_[i].unsent.store(left, std::memory_order_seq_cst);
+  }
 }
 
 }  // namespace parkway

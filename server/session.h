@@ -12,7 +12,8 @@
 //                          reset_linger), then resets the target: the session ends
 //   target: write fails    stops; the other half still delivers what the target sent before it
 //                          broke, reads the reset, and passes it on: the session ends
-//   silence both ways      for idle_timeout: closes both, the session ends
+//   silence both ways      for idle_timeout: closes both, the session ends. A receiver that takes
+//                          bytes out of its kernel's queue is not silent
 //   End() by the server    (drain deadline, second SIGTERM) both halves return, the session ends
 //
 // Bytes that arrived before a FIN or a reset are always delivered first. The record lives until
@@ -89,13 +90,21 @@ class Session {
     // When bytes last moved, in nanoseconds; written by this half, read by the other (relaxed: a
     // late look only delays a timeout).
     std::atomic<int64_t> last_activity{0};
+    // Bytes in the target's send queue when this half was last seen blocked there, else 0.
+    std::atomic<int64_t> unsent{0};
   };
 
   void Relay(Half& half);
   netpoll::IoResult WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data);
   netpoll::IoResult WriteRest(Half& half, BufferPool::Room& room, std::span<const std::byte> rest);
-  bool Expired(sched::Deadline* next);
+  bool KeepWriting(Half& half, sched::Deadline give_up);
+  bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
+  bool Expired(sched::Duration limit, sched::Deadline* next);
+  void NoteTakenBytes(sched::Deadline now);
+  sched::Deadline LastActivity() const;
   void PassResetOn(netpoll::Conn& target);
+  void SetReason(EndReason reason);
+  EndReason ResetBy(const netpoll::Conn& broken) const;
   void LimitTheOtherHalf(Half& half);
   void HalfEnded(Half& half, const netpoll::IoResult& result, bool reading);
   sched::Duration Limit() const;
