@@ -264,9 +264,9 @@ void Server::EndSession(Session* session) {
 
 // Round robin; a backend that cannot be connected to is passed over, each is tried once.
 bool Server::ConnectBackend(Session& session) {
+  const size_t turn = next_backend_.fetch_add(1, std::memory_order_relaxed);
   for (size_t attempt = 0; attempt < backends_.size(); ++attempt) {
-    const uint32_t turn = next_backend_.fetch_add(1, std::memory_order_relaxed);
-    const netpoll::Endpoint& backend = backends_[turn % backends_.size()];
+    const netpoll::Endpoint& backend = backends_[(turn + attempt) % backends_.size()];
     const IoResult result =
         session.backend().Connect(backend, sched::After(sched::Now(), config_.connect_timeout));
     if (result.ok()) return true;
