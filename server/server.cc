@@ -85,7 +85,7 @@ absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& f
     auto door = std::make_unique<Door>();
     door->socket = socket;
     door->echo = echo;
-    door->shared = sockets->size() == 1;
+    door->shared = at.is_unix() && count > 1;
     door->worker = worker++;
     doors_.push_back(std::move(door));
   }
@@ -124,7 +124,7 @@ std::string Server::Banner() const {
   std::string last;
   for (const auto& door : doors_) {
     const std::string at = door->socket.at.ToString();
-    if (at == last || (config_.embedded_backends && door->echo)) continue;
+    if (at == last || IsBuiltIn(door->echo)) continue;
     listen += " " + at;
     last = at;
   }
@@ -158,19 +158,22 @@ void Server::ServeDoor(Door& door) {
     door.listener = &listener;
   }
   while (phase_.load(std::memory_order_seq_cst) == Phase::kServing) {
-    if (!Admit()) break;
     Conn client;
     const IoResult accepted = listener.Accept(client);
     if (!accepted.ok()) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
+    AwaitPlace(door);
     StartSession(std::move(client), door);
   }
   // Those the kernel has accepted already are served too, as long as there is room.
-  while (sessions() < max_conns_) {
+  while (TakePlace(door)) {
     Conn client;
-    if (!listener.TryAccept(client).ok()) break;
+    if (!listener.TryAccept(client).ok()) {
+      LeavePlace(door.echo);
+      break;
+    }
     StartSession(std::move(client), door);
   }
   {
@@ -199,23 +202,38 @@ void Server::LeaveTogether() {
   }
 }
 
-// Blocks at max_conns. False when it drains.
-bool Server::Admit() {
+// A client takes its place after it was accepted: if a door took one before, those that wait for a
+// client would hold the places that the clients of other doors need. So at max_conns each door
+// holds one client that is not served yet.
+void Server::AwaitPlace(const Door& door) {
   constexpr auto full = [](void* arg) {
     auto* const self = static_cast<Server*>(arg);
-    return self->sessions_.load(std::memory_order_seq_cst) >= self->max_conns_ &&
+    return self->clients_.load(std::memory_order_seq_cst) >= self->max_conns_ &&
            self->phase_.load(std::memory_order_seq_cst) == Phase::kServing;
   };
-  while (full(this)) {
-    sched::CurrentParkingLot().Wait(&sessions_, sched::WaitReason::kLock, full, this);
+  while (!TakePlace(door)) {
+    if (phase_.load(std::memory_order_seq_cst) != Phase::kServing) {
+      clients_.fetch_add(1, std::memory_order_seq_cst);  // when it drains, beyond the limit
+      return;
+    }
+    sched::CurrentParkingLot().Wait(&clients_, sched::WaitReason::kLock, full, this);
   }
-  return phase_.load(std::memory_order_seq_cst) == Phase::kServing;
 }
 
-void Server::Release() {
-  const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
-  if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&sessions_);
-  if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
+// False at max_conns. A trial run's own backends take no place.
+bool Server::TakePlace(const Door& door) {
+  if (IsBuiltIn(door.echo)) return true;
+  int64_t count = clients_.load(std::memory_order_seq_cst);
+  do {
+    if (count >= max_conns_) return false;
+  } while (!clients_.compare_exchange_strong(count, count + 1, std::memory_order_seq_cst));
+  return true;
+}
+
+void Server::LeavePlace(bool echo) {
+  if (IsBuiltIn(echo)) return;
+  const int64_t before = clients_.fetch_sub(1, std::memory_order_seq_cst);
+  if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&clients_);
 }
 
 // --- Sessions.
@@ -230,7 +248,7 @@ void Server::StartSession(Conn client, const Door& door) {
                                    : sched::Spawn(std::move(run));
   if (started) return;
   list_.CountEnd(EndReason::kOverload);
-  Release();
+  CountSessionOut(door.echo);
 }
 
 int Server::NextWorker() {
@@ -245,21 +263,28 @@ void Server::RunSession(Conn client, bool echo) {
       new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo, buffers_, timeouts_);
   list_.Add(session);
   const auto run_half = [this](Session* s, int half) {
-    if (s->RunHalf(half)) EndSession(s);
+    if (s->RunHalf(half)) FinishSession(s);
   };
   if (session->halves() == 1) return run_half(session, 0);
   if (!ConnectBackend(*session) || !sched::Spawn([session, run_half] { run_half(session, 1); })) {
     session->client().Abort();
     session->End(session->backend().closed() ? EndReason::kNoBackend : EndReason::kOverload);
-    return EndSession(session);
+    return FinishSession(session);
   }
   run_half(session, 0);
 }
 
-void Server::EndSession(Session* session) {
+void Server::FinishSession(Session* session) {
+  const bool echo = session->halves() == 1;
   list_.Remove(session);
   delete session;
-  Release();
+  CountSessionOut(echo);
+}
+
+void Server::CountSessionOut(bool echo) {
+  LeavePlace(echo);
+  const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
+  if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
 
 // Round robin; a backend that cannot be connected to is passed over, each is tried once.
@@ -328,7 +353,7 @@ bool Server::AwaitDrained(sched::Deadline deadline, int stop_requests) {
 void Server::BeginDrain() {
   phase_.store(Phase::kDraining, std::memory_order_seq_cst);
   const bool spawned = scheduler_->SpawnOn(0, [this] {
-    sched::CurrentParkingLot().WakeAll(&sessions_);
+    sched::CurrentParkingLot().WakeAll(&clients_);
     sched::MutexLock lock(doors_mu_);
     for (const auto& door : doors_) {
       if (door->listener != nullptr) door->listener->StopWaiting();

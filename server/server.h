@@ -71,12 +71,15 @@ class Server {
   void StartWorkers();
 
   void ServeDoor(Door& door);
-  bool Admit();
-  void Release();
+  void AwaitPlace(const Door& door);
+  bool TakePlace(const Door& door);
+  void LeavePlace(bool echo);
+  bool IsBuiltIn(bool echo) const { return echo && config_.embedded_backends; }
   void StartSession(netpoll::Conn client, const Door& door);
   int NextWorker();
   void RunSession(netpoll::Conn client, bool echo);
-  void EndSession(Session* session);
+  void FinishSession(Session* session);
+  void CountSessionOut(bool echo);
   bool ConnectBackend(Session& session);
   void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
   void LeaveTogether();
@@ -100,6 +103,7 @@ class Server {
   std::atomic<Phase> phase_{Phase::kServing};
   std::atomic<int> stop_requests_{0};
   std::atomic<int64_t> sessions_{0};
+  std::atomic<int64_t> clients_{0};      // of the sessions, those that count for max_conns
   std::atomic<int> doors_open_{0};       // doors whose listener is not closed
   std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
   std::atomic<uint32_t> next_backend_{0};
