@@ -234,13 +234,25 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
 // --- The rest.
 
 void Conn::AlsoWakeFor(Conn& source) {
-  source.socket_.Use([&] { source.socket_.desc()->WakeWriterWhenBroken(socket_.desc()); });
+  source.socket_.Use([&] {
+    source.socket_.desc()->WakeWriterWhenBroken(socket_.desc());
+    (void)source.socket_.Register();  // out of memory: then its own reader notices, or a deadline
+  });
 }
 
 bool Conn::broken() {
   uint32_t bits = 0;
   socket_.Use([&] { bits = socket_.desc()->event_bits(); });
   return (bits & EventBits::kBroken) != 0;
+}
+
+bool Conn::was_reset() {
+  tcp_info info = {};
+  socklen_t size = sizeof info.tcpi_state;
+  socket_.Use([&] {
+    (void)socket_.kernel().GetSockOpt(socket_.fd(), IPPROTO_TCP, TCP_INFO, &info, &size);
+  });
+  return info.tcpi_state == TCP_CLOSE;  // 0, which no state has, for other sockets
 }
 
 int64_t Conn::unsent_bytes() {

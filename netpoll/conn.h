@@ -124,11 +124,16 @@ class Conn {
   // Close() ends a Connect.
   void Abort() { socket_.Abort(); }
 
-  // For relays: AwaitWritable on `this` returns when `source` breaks. Both must be open.
+  // For relays: AwaitWritable on `this` returns when `source` breaks, also if nobody has waited for
+  // `source` yet. Both must be open.
   void AlsoWakeFor(Conn& source);
   // The poller has seen an error, such as a reset. What arrived before can still be read. FIN in
   // both directions is none.
   bool broken();
+  // TCP: a reset has ended the connection. The kernel tells one operation of a reset; if that was a
+  // write, a read then finds an end like that of a FIN. Not to be asked after ShutdownWrite, when a
+  // FIN of the peer has the same effect.
+  bool was_reset();
   // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1. Like the addresses below,
   // not while another fiber connects.
   int64_t unsent_bytes();

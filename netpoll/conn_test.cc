@@ -768,6 +768,40 @@ TEST_P(ConnTest, ABreakingSourceWakesTheWriterThatIsToKnow) {
   EXPECT_EQ(read.status, IoStatus::kReset);
 }
 
+TEST_P(ConnTest, ABlockedWriterAlsoWakesForASourceThatNobodyHasWaitedFor) {
+  End source = Open(Elsewhere());
+  End target = Open();
+  Go(0, [&] {
+    target.conn.AlsoWakeFor(source.conn);
+    Conn::Writer writer(target.conn);
+    while (!source.conn.broken()) {
+      while (writer.TryWrite(Flood()).ok()) {
+      }
+      EXPECT_TRUE(writer.AwaitWritable().ok());
+    }
+  });
+  AwaitIdle();
+  source.peer.Reset();
+  Join();
+}
+
+TEST_P(ConnTest, AResetIsKnownAlsoWhenItWasTheWriterWhoWasTold) {
+  End end = Open();
+  End other = Open();
+  EXPECT_TRUE(end.peer.Send("the last words"));
+  end.peer.Reset();
+  other.peer.ShutdownWrite();
+  On(0, [&] {
+    EXPECT_EQ(end.conn.Write(BytesOf("too late")).status, IoStatus::kReset);
+    IoResult result;
+    EXPECT_EQ(ReadToEnd(end.conn, &result), "the last words");
+    EXPECT_EQ(result.status, IoStatus::kEof) << "the kernel tells of a reset once";
+    EXPECT_TRUE(end.conn.was_reset());
+    EXPECT_EQ(ReadToEnd(other.conn, &result), "");
+    EXPECT_FALSE(other.conn.was_reset());
+  });
+}
+
 TEST_P(ConnTest, UnsentBytesAreThoseThePeerHasNotAcknowledged) {
   End end = Open();
   size_t written = 0;

@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -51,6 +52,7 @@ class KernelCalls {
   virtual ssize_t ReadEvent(int fd, uint64_t* value) = 0;
   virtual ssize_t WriteEvent(int fd, uint64_t value) = 0;
   virtual int OpenReserve() = 0;
+  virtual int Lstat(const char* path, struct stat* status) = 0;
   virtual int Unlink(const char* path) = 0;
 };
 
@@ -148,6 +150,9 @@ class Kernel {
   // A descriptor that is only held, to be given up when there are no others.
   int OpenReserve() const {
     return Real() ? Call(::open, "/dev/null", O_RDONLY | O_CLOEXEC) : simulated_->OpenReserve();
+  }
+  int Lstat(const char* path, struct stat* status) const {
+    return Real() ? Call(::lstat, path, status) : simulated_->Lstat(path, status);
   }
   int Unlink(const char* path) const {
     return Real() ? Call(::unlink, path) : simulated_->Unlink(path);

@@ -91,6 +91,12 @@ const char* UnixPath(const Endpoint& at) {
   return at.is_unix() && path[0] != '\0' ? path : nullptr;  // abstract names have no file
 }
 
+// Whether the path is no socket. Connecting would be refused there as at a socket left behind.
+bool IsOtherFile(const Kernel& kernel, const char* path) {
+  struct stat status;
+  return kernel.Lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode);
+}
+
 // Whether nobody answers at a Unix path that exists: its process is gone.
 bool IsStale(const Kernel& kernel, const Endpoint& at) {
   const OwnedFd probe(kernel,
@@ -99,12 +105,13 @@ bool IsStale(const Kernel& kernel, const Endpoint& at) {
 }
 
 int BindUnix(const Kernel& kernel, const Endpoint& at) {
-  int fd = OpenAndBind(kernel, at, /*share=*/false);
-  if (fd == -EADDRINUSE && UnixPath(at) != nullptr && IsStale(kernel, at)) {
-    (void)kernel.Unlink(UnixPath(at));
-    fd = OpenAndBind(kernel, at, /*share=*/false);
-  }
-  return fd;
+  const int fd = OpenAndBind(kernel, at, /*share=*/false);
+  const char* const path = UnixPath(at);
+  if (fd != -EADDRINUSE || path == nullptr) return fd;
+  if (IsOtherFile(kernel, path)) return -EEXIST;
+  if (!IsStale(kernel, at)) return fd;
+  (void)kernel.Unlink(path);
+  return OpenAndBind(kernel, at, /*share=*/false);
 }
 
 // Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without
@@ -175,6 +182,21 @@ void Listener::Close() {
   socket_.Close();
 }
 
+// What passes, but with no event that tells when.
+bool Listener::IsShortage(int os_error) {
+  switch (os_error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case ENOSPC:  // epoll's watches
+    case EPERM:   // a security module forbids it, before the connection leaves the queue
+      return true;
+    default:
+      return false;
+  }
+}
+
 IoResult Listener::Accept(Conn& conn) {
   const internal::Socket::Hold hold(socket_, Direction::kRead);
   if (!hold) return {.status = IoStatus::kClosed};
@@ -182,19 +204,10 @@ IoResult Listener::Accept(Conn& conn) {
     if (stop_waiting_.load(std::memory_order_seq_cst)) return {.status = IoStatus::kTimeout};
     IoResult result = AcceptOne(conn);
     if (result.ok()) return result;
-    switch (result.os_error) {
-      case EAGAIN:
-        result = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
-        break;
-      case EMFILE:
-      case ENFILE:
-      case ENOBUFS:
-      case ENOMEM:
-        result = Pause();
-        break;
-      default:
-        break;
+    if (result.os_error == EAGAIN) {
+      result = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
     }
+    if (IsShortage(result.os_error)) result = Pause();
     if (!result.ok()) return result;
   }
 }
@@ -237,10 +250,10 @@ IoResult Listener::AcceptOne(Conn& conn) {
       case EHOSTUNREACH:
       case EOPNOTSUPP:
       case ENETUNREACH:
-      case EPERM:  // a firewall forbids it
         continue;
       case EAGAIN:
         accepts_in_turn_ = 0;
+        starved_since_ = sched::kNever;
         return {.status = IoStatus::kAgain, .os_error = EAGAIN};
       default:
         return IoResult::FromErrno(-fd);
@@ -260,6 +273,10 @@ IoResult Listener::Pause() {
     waited = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
   } while (waited.ok());
   socket_.SetDeadline(Direction::kRead, sched::kNever);
+  if (IsShortage(waited.os_error)) {  // it cannot even wait there
+    sched::SleepFor(kPause);
+    return {};
+  }
   return waited.status == IoStatus::kTimeout ? IoResult() : waited;
 }
 

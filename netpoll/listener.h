@@ -42,9 +42,9 @@ struct BoundSocket {
 
 // Binds `count` sockets to one address, among which the kernel spreads connections (SO_REUSEPORT);
 // one where that is not possible (Unix). Fails if anybody else listens there, another Parkway too.
-// A Unix path left behind by a process that is gone is replaced. Errors begin with the address:
-// "127.0.0.1:80: Permission denied". The caller closes what it does not give to a Listener
-// (CloseBound).
+// A Unix socket left behind by a process that is gone is replaced, any other file is not. Errors
+// begin with the address: "127.0.0.1:80: Permission denied". The caller closes what it does not
+// give to a Listener (CloseBound).
 absl::StatusOr<std::vector<BoundSocket>> Bind(const Kernel& kernel, const Endpoint& at, int count,
                                               const ListenOptions& options);
 // Closes, and removes the path of a Unix socket.
@@ -54,7 +54,8 @@ class Listener {
  public:
   // Accepts of one batch; then the fiber yields.
   static constexpr int kAcceptsPerTurn = 16;
-  // When descriptors or memory run out: the pause before the next attempt, for no event will tell.
+  // When descriptors or memory run out, or it is not permitted: the pause before the next attempt,
+  // for no event will tell.
   static constexpr sched::Duration kPause = std::chrono::milliseconds(100);
   // After so long without a descriptor, connections are accepted on a reserve and closed, one per
   // pause, so that clients learn of it instead of waiting in the queue.
@@ -73,9 +74,9 @@ class Listener {
   Listener& operator=(const Listener&) = delete;
 
   // Blocks until a connection came: it is in `conn`, on the calling worker's shard. Survives
-  // EMFILE, ENFILE, ENOBUFS, ENOMEM (see kPause) and connections that broke before they were
-  // accepted. Errors: kClosed; kError is the listener's own and final. One fiber at a time; Close()
-  // from any.
+  // EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC and EPERM (see kPause) and connections that broke
+  // before they were accepted. Errors: kClosed; kError is the listener's own and final. One fiber
+  // at a time; Close() from any.
   IoResult Accept(Conn& conn);
   // As Accept, but kAgain when the queue is empty, and errors for lack of descriptors are returned.
   IoResult TryAccept(Conn& conn);
@@ -90,6 +91,7 @@ class Listener {
   const Stats& stats() const { return stats_; }
 
  private:
+  static bool IsShortage(int os_error);
   IoResult AcceptOne(Conn& conn);
   IoResult Pause();
   void Shed();

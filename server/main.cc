@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -49,16 +50,22 @@ int main(int argc, char** argv) {
   if (!server.ok()) return Complain(server.status());
   std::cerr << (*server)->Banner();
 
-  // SIGUSR2 is how this process tells the thread that it is not needed any more.
+  // SIGUSR2 is how this process tells the thread that it is not needed any more. Sent by others it
+  // means nothing.
+  std::atomic<bool> ended{false};
   auto stopper =
       sched::Host::Real().StartThread("signals", -1, [&]() -> std::optional<sched::Deadline> {
         int number = 0;
         sigwait(&signals, &number);
-        if (number == SIGUSR2) return std::nullopt;
-        (*server)->RequestStop();
+        if (number != SIGUSR2) {
+          (*server)->RequestStop();
+        } else if (ended.load(std::memory_order_acquire)) {
+          return std::nullopt;
+        }
         return sched::kLongAgo;
       });
   const bool drained = (*server)->Run();
+  ended.store(true, std::memory_order_release);
   kill(getpid(), SIGUSR2);
   stopper.reset();
   std::cerr << (*server)->Summary();

@@ -167,23 +167,26 @@ void Server::ServeDoor(Door& door) {
     AwaitPlace(door);
     StartSession(std::move(client), door);
   }
-  // Those the kernel has accepted already are served too, as long as there is room.
-  while (TakePlace(door)) {
-    Conn client;
-    if (!listener.TryAccept(client).ok()) {
-      LeavePlace(door.echo);
-      break;
-    }
-    StartSession(std::move(client), door);
-  }
   {
     sched::MutexLock lock(doors_mu_);
     door.listener = nullptr;
   }
+  ServeQueue(listener, door);
   LeaveTogether();
+  ServeQueue(listener, door);  // what came while others emptied theirs
   listener.Close();
   doors_open_.fetch_sub(1, std::memory_order_seq_cst);
   changed_->Set();
+}
+
+// Those the kernel has accepted already are served too, as long as there is room: at most a queue's
+// worth, since under load more come all the time.
+void Server::ServeQueue(netpoll::Listener& listener, const Door& door) {
+  for (int i = 0; i < config_.backlog && TakePlace(door); ++i) {
+    Conn client;
+    if (!listener.TryAccept(client).ok()) return LeavePlace(door.echo);
+    StartSession(std::move(client), door);
+  }
 }
 
 // A reuseport socket that closes before the others resets the connections in its queue, so nobody

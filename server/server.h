@@ -71,6 +71,7 @@ class Server {
   void StartWorkers();
 
   void ServeDoor(Door& door);
+  void ServeQueue(netpoll::Listener& listener, const Door& door);
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(bool echo);

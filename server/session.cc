@@ -50,7 +50,6 @@ bool Session::RunHalf(int which) {
   half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);
-  if (!echo_) half.target->AlsoWakeFor(*half.source);
   sched::Duration limit;
   do {
     limit = Limit();
@@ -111,12 +110,13 @@ void Session::Relay(Half& half) {
 
 void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
   switch (result.status) {
-    case IoStatus::kEof: {
+    case IoStatus::kEof:
+      if (EndedByReset(half)) break;
+      half.finished.store(true, std::memory_order_seq_cst);
       (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
       half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
       LimitTheOtherHalf(half);
       return;
-    }
     case IoStatus::kTimeout:
       if (!reading && !echo_ && half.source->broken()) {
         SetReason(ResetBy(*half.source));  // reset_linger is over
@@ -137,6 +137,13 @@ void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
   // case it does not, the half-close limit holds.
   if (!echo_ && alive_.load(std::memory_order_acquire) == 1) return PassResetOn(*half.source);
   LimitTheOtherHalf(half);
+}
+
+// The source's reset may have been told to the other half, which was writing to it; the end that
+// this half then reads looks like a FIN.
+bool Session::EndedByReset(const Half& half) const {
+  const Half& other = &half == &half_[0] ? half_[1] : half_[0];
+  return !echo_ && !other.finished.load(std::memory_order_seq_cst) && half.source->was_reset();
 }
 
 // From now on half_close_timeout holds. The other half reads what this one's target sends, and may
@@ -178,6 +185,7 @@ IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const s
   const BufferPool::Lease lease = room.Take();
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
+  if (!echo_) half.target->AlsoWakeFor(*half.source);
   sched::Deadline give_up = sched::kNever;
   for (;;) {
     IoResult result = half.writer->TryWrite(rest);

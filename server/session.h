@@ -87,6 +87,8 @@ class Session {
     // From its start to its end: nobody else reads the source or writes the target.
     std::optional<netpoll::Conn::Reader> reader;
     std::optional<netpoll::Conn::Writer> writer;
+    // A FIN was sent to the target.
+    std::atomic<bool> finished{false};
     // When bytes last moved, in nanoseconds; written by this half, read by the other (relaxed: a
     // late look only delays a timeout).
     std::atomic<int64_t> last_activity{0};
@@ -106,6 +108,7 @@ class Session {
   void SetReason(EndReason reason);
   EndReason ResetBy(const netpoll::Conn& broken) const;
   void LimitTheOtherHalf(Half& half);
+  bool EndedByReset(const Half& half) const;
   void HalfEnded(Half& half, const netpoll::IoResult& result, bool reading);
   sched::Duration Limit() const;
 

@@ -77,11 +77,13 @@ IoResult Socket::Check(Direction direction) const {
   return {};
 }
 
+int Socket::Register() {
+  if (desc_->registered.load(std::memory_order_acquire)) return 0;
+  return desc_->shard.Register(*desc_, fd_);
+}
+
 IoResult Socket::Await(Direction direction, sched::WaitReason why) {
-  if (!desc_->registered.load(std::memory_order_acquire)) {
-    const int error = desc_->shard.Register(*desc_, fd_);
-    if (error != 0) return IoResult::FromErrno(error);
-  }
+  if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
   PollSlot& slot = desc_->slot(direction);
   return AwaitSlot(
       slot, [&] { return Check(direction); }, [&] { sched::Park(why, &CommitWait, &slot); });

@@ -56,6 +56,9 @@ class Socket {
   IoResult Await(Direction direction, sched::WaitReason why);
   // Without waiting: kTimeout, kClosed or ok.
   IoResult Check(Direction direction) const;
+  // Makes epoll watch the descriptor, once in its life. Await does so; earlier only who wants the
+  // sticky bits of a connection that never waits. 0 or an errno.
+  int Register();
   // T1, directly before a system call in that direction.
   void ResetReadiness(Direction direction) { desc_->slot(direction).Reset(); }
 

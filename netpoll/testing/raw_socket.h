@@ -66,8 +66,8 @@ class RawSocket {
   int fd_ = -1;
 };
 
-// Two ends of one connection over loopback (AF_INET, AF_INET6) or of a socketpair (AF_UNIX), without
-// delay.
+// Two ends of one connection over loopback (AF_INET, AF_INET6) or of a socketpair (AF_UNIX),
+// without delay.
 std::pair<RawSocket, RawSocket> ConnectedPair(int family = AF_INET);
 
 // A listening address whose queue is full, so that connecting to it takes for ever.

@@ -37,6 +37,7 @@ enum class Op : uint8_t {
   kReadEvent,
   kWriteEvent,
   kOpenReserve,
+  kLstat,
   kUnlink,
   kCount,
 };
@@ -146,6 +147,10 @@ class ScriptedCalls : public KernelCalls {
   int OpenReserve() override {
     const int error = Enter(Op::kOpenReserve, -1);
     return error != 0 ? -error : real_.OpenReserve();
+  }
+  int Lstat(const char* path, struct stat* status) override {
+    const int error = Enter(Op::kLstat, -1);
+    return error != 0 ? -error : real_.Lstat(path, status);
   }
   int Unlink(const char* path) override {
     const int error = Enter(Op::kUnlink, -1);

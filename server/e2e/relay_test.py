@@ -189,9 +189,10 @@ class Ends:
         upload.join()
 
     def send_until_it_breaks(self, client):
-        with self.assertRaises(OSError):
+        with self.assertRaises(OSError) as raised:
             while True:
                 client.sendall(bytes(64 * KIB))
+        return raised.exception
 
     def test_reply_of_a_backend_that_then_breaks_arrives(self):
         """The backend answers and closes with unread input: its RST must not eat the answer."""
@@ -202,6 +203,26 @@ class Ends:
         send_all_acknowledged(backend, answer)
         backend.close()
         self.assert_ends(client, "reset", answer)
+
+    def test_half_an_answer_before_a_reset_never_looks_whole(self):
+        """The kernel tells the relay that uploads of the reset, or the one that reads: not both."""
+        server = self.listen()
+        self.daemon = self.proxy(server, flags=(f"--workers={self.WORKERS}",))
+        half = Pattern("half an answer", 200 * KIB).bytes()
+        for _ in range(40):
+            client, backend = self.session(self.daemon, server)
+            told, upload = [], Parallel()
+            upload.add(lambda: told.append(self.send_until_it_breaks(client)))
+            recv_exactly(backend, 64 * KIB)
+            backend.sendall(half)
+            reset(backend)
+            got, end = recv_to_end(client)
+            self.assertTrue(half.startswith(got), "the bytes differ")
+            upload.join()
+            # So it is at the client. After a FIN its writer would be told EPIPE.
+            self.assertTrue(end == "reset" or isinstance(told[0], ConnectionResetError),
+                            f"a {end} after {len(got)} bytes, and {told[0]!r}")
+            client.close()
 
     def echoing(self, *flags):
         self.daemon = self.echo(f"--workers={self.WORKERS}", *flags)
@@ -711,6 +732,25 @@ class Backends(DaemonTest):
         self.assertTrue(os.path.exists(path))
         self.assert_echoes(self.connect(self.start("--mode=echo", f"--listen=unix:{path}")))
 
+    def test_a_file_at_a_unix_path_is_no_socket_left_behind(self):
+        path = self.folder() + "/precious"
+        Path(path).write_text("data")
+        done = run_parkway("--mode=echo", f"--listen=unix:{path}")
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, f"parkway: --listen=unix:{path}: File exists\n"))
+        self.assertEqual(Path(path).read_text(), "data")
+
+    def test_connections_of_a_unix_listener_go_to_all_workers(self):
+        path = self.folder() + "/front"
+        daemon = self.start("--mode=echo", f"--listen=unix:{path}", "--workers=2")
+        clients = [self.connect(daemon) for _ in range(8)]
+        for client in clients:
+            self.assert_echoes(client)
+        watched = [Path(f"/proc/{daemon.pid}/fdinfo/{fd}").read_text().count("tfd:")
+                   for fd, target in daemon.open_files_now() if "eventpoll" in target]
+        # An eventfd each, and the listener in one of them.
+        self.assertEqual(sorted(watched), [1 + 4, 1 + 4 + 1])
+
     def test_a_full_unix_backend_is_waited_for(self):
         path = self.folder() + "/back"
         server = socket.socket(socket.AF_UNIX)
@@ -898,6 +938,16 @@ class Limits(DaemonTest):
         done = run_parkway("--mode=echo", f"--listen={HOST}:0", "--max_conns=1000", nofile=300)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertRegex(done.stderr, r"\Aparkway: --max_conns=1000: [^\n]*300 open files[^\n]*\n\Z")
+
+    def test_a_stray_sigusr2_leaves_the_other_signals_alone(self):
+        daemon = self.echo()
+        for _ in range(3):
+            daemon.signal(signal.SIGUSR2)
+        self.assert_echoes(self.connect(daemon))
+        daemon.await_descriptors(1)
+        for connection in self._sockets:
+            connection.close()
+        self.stop(daemon)
 
     def test_the_limit_follows_from_the_descriptors(self):
         self.assertEqual(self.echo(nofile=1000).max_conns, 1000 - 256)
