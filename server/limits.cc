@@ -19,13 +19,15 @@ int64_t RaiseDescriptorLimit() {
   return static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX));
 }
 
-int64_t SessionsFor(int64_t descriptors, Mode mode) {
-  const int64_t each = mode == Mode::kProxy ? 2 : 1;
-  return std::max<int64_t>((descriptors - kReservedDescriptors) / each, 1);
+int64_t ReservedDescriptors(const Config& config, int workers) {
+  const auto addresses =
+      static_cast<int64_t>(config.listen.size()) + (config.embedded_backends ? 2 : 0);
+  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 2 * addresses));
 }
 
-absl::StatusOr<int64_t> MaxConns(const Config& config, int64_t descriptors) {
-  const int64_t allowed = SessionsFor(descriptors, config.mode);
+absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {
+  const int64_t left = descriptors - ReservedDescriptors(config, workers);
+  const int64_t allowed = std::max<int64_t>(config.mode == Mode::kProxy ? left / 2 : left, 1);
   if (config.max_conns == 0) return allowed;
   if (config.max_conns <= allowed) return config.max_conns;
   return absl::InvalidArgumentError("--max_conns=" + std::to_string(config.max_conns) +

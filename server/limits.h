@@ -11,19 +11,18 @@
 
 namespace parkway {
 
-// Descriptors kept for listeners, epolls, files and the short life of connects that are retried.
-inline constexpr int64_t kReservedDescriptors = 256;
+// Descriptors kept back: at least so many, for files and for connections on their way out, and more
+// where workers and addresses are many: each worker has an epoll and an eventfd, and per address a
+// socket and a reserve.
+inline constexpr int64_t kReservedDescriptorsMin = 256;
+int64_t ReservedDescriptors(const Config& config, int workers);
 
 // Raises RLIMIT_NOFILE to its hard limit; returns the limit that holds then.
 int64_t RaiseDescriptorLimit();
 
-// Sessions that `descriptors` allow: (descriptors - 256) / 2 for a proxy, which needs two each,
-// descriptors - 256 for echo. Never less than 1.
-int64_t SessionsFor(int64_t descriptors, Mode mode);
-
-// --max_conns, or the above where it is 0. An error names the flag if it asks for more than the
-// descriptors allow.
-absl::StatusOr<int64_t> MaxConns(const Config& config, int64_t descriptors);
+// --max_conns, or, where it is 0, what `descriptors` allow without those kept back: two per proxied
+// session, one per echo, and never less than 1. An error names the flag if it asks for more.
+absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors);
 
 }  // namespace parkway
 

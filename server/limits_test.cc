@@ -9,38 +9,59 @@
 namespace parkway {
 namespace {
 
+Config Proxy(int addresses = 1) {
+  Config config;
+  config.listen.resize(addresses);
+  return config;
+}
+
+Config Echo() {
+  Config config = Proxy();
+  config.mode = Mode::kEcho;
+  return config;
+}
+
 TEST(LimitsTest, AProxiedSessionTakesTwoDescriptorsAndEchoOne) {
-  EXPECT_EQ(SessionsFor(1024, Mode::kEcho), 1024 - kReservedDescriptors);
-  EXPECT_EQ(SessionsFor(1024, Mode::kProxy), (1024 - kReservedDescriptors) / 2);
-  EXPECT_EQ(SessionsFor(1'048'576, Mode::kProxy), (1'048'576 - kReservedDescriptors) / 2);
+  EXPECT_EQ(*MaxConns(Echo(), 2, 1024), 1024 - 256);
+  EXPECT_EQ(*MaxConns(Proxy(), 2, 1024), (1024 - 256) / 2);
+  EXPECT_EQ(*MaxConns(Proxy(), 2, 1'048'576), (1'048'576 - 256) / 2);
 }
 
 TEST(LimitsTest, AtLeastOneSessionIsServed) {
   for (const int64_t descriptors : {0, 3, 255, 256, 257}) {
-    EXPECT_EQ(SessionsFor(descriptors, Mode::kProxy), 1) << descriptors;
-    EXPECT_EQ(SessionsFor(descriptors, Mode::kEcho), 1) << descriptors;
+    EXPECT_EQ(*MaxConns(Proxy(), 2, descriptors), 1) << descriptors;
+    EXPECT_EQ(*MaxConns(Echo(), 2, descriptors), 1) << descriptors;
   }
+}
+
+TEST(LimitsTest, ManyWorkersAndAddressesNeedMoreThemselves) {
+  EXPECT_EQ(ReservedDescriptors(Proxy(), 48), 256);
+  EXPECT_EQ(ReservedDescriptors(Proxy(), 128), 64 + 128 * (2 + 2));
+  EXPECT_EQ(ReservedDescriptors(Proxy(3), 128), 64 + 128 * (2 + 6));
+  Config trial = Proxy();
+  trial.embedded_backends = true;
+  EXPECT_EQ(ReservedDescriptors(trial, 128), ReservedDescriptors(Proxy(3), 128));
 }
 
 TEST(LimitsTest, MaxConnsFollowsFromTheDescriptorsUnlessGiven) {
   Config config;
-  EXPECT_EQ(*MaxConns(config, 1256), 500);
+  EXPECT_EQ(*MaxConns(config, 2, 1256), 500);
   config.max_conns = 7;
-  EXPECT_EQ(*MaxConns(config, 1256), 7);
+  EXPECT_EQ(*MaxConns(config, 2, 1256), 7);
   config.max_conns = 500;
-  EXPECT_EQ(*MaxConns(config, 1256), 500);
+  EXPECT_EQ(*MaxConns(config, 2, 1256), 500);
 }
 
 TEST(LimitsTest, MaxConnsAboveTheDescriptorsIsRefusedWithTheWayOut) {
   Config config;
   config.max_conns = 501;
-  const absl::StatusOr<int64_t> refused = MaxConns(config, 1256);
+  const absl::StatusOr<int64_t> refused = MaxConns(config, 2, 1256);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().message(),
             "--max_conns=501: the limit of 1256 open files allows 500; raise it (ulimit -n, "
             "LimitNOFILE) or lower the flag");
   config.mode = Mode::kEcho;
-  EXPECT_EQ(*MaxConns(config, 1256), 501);
+  EXPECT_EQ(*MaxConns(config, 2, 1256), 501);
 }
 
 TEST(LimitsTest, RaisesTheSoftLimitToTheHardOne) {

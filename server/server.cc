@@ -46,7 +46,7 @@ Server::Server(const Config& config, int workers, int64_t max_conns, int64_t des
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   const int workers = config.workers > 0 ? config.workers : sched::Scheduler::DefaultWorkerCount();
   const int64_t descriptors = RaiseDescriptorLimit();
-  const absl::StatusOr<int64_t> max_conns = MaxConns(config, descriptors);
+  const absl::StatusOr<int64_t> max_conns = MaxConns(config, workers, descriptors);
   if (!max_conns.ok()) return max_conns.status();
   std::unique_ptr<Server> server(new Server(config, workers, *max_conns, descriptors));
   auto poller = netpoll::Poller::Create({.shards = workers});
