@@ -19,7 +19,6 @@ namespace {
 using sched::testing::Expect;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreOptions;
 using sched::testing::ExploreResult;
 using sched::testing::ExploreWeakenings;
 using sched::testing::Label;

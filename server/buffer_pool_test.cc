@@ -45,6 +45,7 @@ class BufferPoolTest : public testing::TestWithParam<int> {
   // Leases every buffer below the limit.
   std::vector<BufferPool::Lease> LeaseAll() {
     std::vector<BufferPool::Lease> leases;
+    leases.reserve(limit_);
     for (int i = 0; i < limit_; ++i) leases.push_back(BufferPool::Room(*pool_).Take());
     return leases;
   }

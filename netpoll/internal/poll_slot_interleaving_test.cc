@@ -24,7 +24,6 @@ using sched::testing::Exploration;
 using sched::testing::Explore;
 using sched::testing::ExploreResult;
 using sched::testing::ExploreWeakenings;
-using sched::testing::Ghost;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
 using sched::testing::OpKind;

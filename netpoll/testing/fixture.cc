@@ -83,8 +83,7 @@ std::string ReadToEnd(Conn& conn, IoResult* result) {
 std::ostream& operator<<(std::ostream& out, IoStatus status) { return out << ToString(status); }
 
 std::ostream& operator<<(std::ostream& out, const IoResult& result) {
-  return out << result.status << " (errno " << result.os_error << ", " << result.bytes
-             << " bytes)";
+  return out << result.status << " (errno " << result.os_error << ", " << result.bytes << " bytes)";
 }
 
 int OpenDescriptors() {

@@ -32,22 +32,20 @@ void ForEachWord(uint64_t seed, uint64_t position, size_t size, Visit visit) {
 }  // namespace
 
 void FillPattern(uint64_t seed, uint64_t position, std::span<std::byte> bytes) {
-  ForEachWord(seed, position, bytes.size(),
-              [&](size_t at, const std::byte* pattern, size_t count) {
-                std::memcpy(bytes.data() + at, pattern, count);
-                return true;
-              });
+  ForEachWord(seed, position, bytes.size(), [&](size_t at, const std::byte* pattern, size_t count) {
+    std::memcpy(bytes.data() + at, pattern, count);
+    return true;
+  });
 }
 
 size_t PatternMismatch(uint64_t seed, uint64_t position, std::span<const std::byte> bytes) {
   size_t mismatch = bytes.size();
-  ForEachWord(seed, position, bytes.size(),
-              [&](size_t at, const std::byte* pattern, size_t count) {
-                if (std::memcmp(bytes.data() + at, pattern, count) == 0) return true;
-                mismatch = at;
-                while (bytes[mismatch] == pattern[mismatch - at]) ++mismatch;
-                return false;
-              });
+  ForEachWord(seed, position, bytes.size(), [&](size_t at, const std::byte* pattern, size_t count) {
+    if (std::memcmp(bytes.data() + at, pattern, count) == 0) return true;
+    mismatch = at;
+    while (bytes[mismatch] == pattern[mismatch - at]) ++mismatch;
+    return false;
+  });
   return mismatch;
 }
 

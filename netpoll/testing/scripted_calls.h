@@ -181,7 +181,7 @@ class ScriptedCalls : public KernelCalls {
     return 0;
   }
 
-  const Kernel real_;
+  const Kernel real_{};
   std::array<Call, static_cast<int>(Op::kCount)> calls_;
 };
 

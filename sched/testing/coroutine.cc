@@ -73,7 +73,7 @@ Coroutine* entered = nullptr;
 
 }  // namespace
 
-Coroutine::Coroutine() {
+Coroutine::Coroutine() {  // NOLINT(modernize-use-equals-default): not in every build
 #if defined(__SANITIZE_THREAD__)
   tsan_fiber_ = __tsan_get_current_fiber();
 #endif

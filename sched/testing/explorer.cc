@@ -280,7 +280,7 @@ class Explorer {
   bool Backtrack();
   void PopNode();
   void TryEarlier(int thread, const Access& access);
-  unsigned FirstAfter(size_t step, int thread) const;
+  unsigned FirstAfter(size_t i, int thread) const;
   void UpdateSleep(const Effect& effect);
   Access AccessOf(const Request& request);
   bool IsEnabled(const Request& request);
@@ -779,7 +779,7 @@ bool Explorer::PushNode() {
     node.key.Mix(is_over ? StateHash() : threads_[t].results);
   }
   if (result_.bounded) {
-    node.key.Mix(static_cast<uint64_t>(node.previous + 1));
+    node.key.Mix(static_cast<uint64_t>(node.previous) + 1);
     node.key.Mix(static_cast<uint64_t>(node.preemptions));
   }
   if (options_.merge_states) {

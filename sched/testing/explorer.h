@@ -179,7 +179,7 @@ int Choose(int n, internal::Where where = internal::Where::Here());
 // for AtEnd is also past: name it, or leave it in a Ghost.
 struct Remembered {
   template <class T>
-  Remembered(const T& value);
+  Remembered(const T& value);  // NOLINT(google-explicit-constructor): braces of mixed values
   uint64_t bits;
 };
 void RememberOnly(std::initializer_list<Remembered> values = {},
@@ -230,13 +230,13 @@ template <class T>
 uint64_t ToBits(const T& value) {
   static_assert(kHasBits<T>);
   uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof(T));
+  std::memcpy(&bits, &value, sizeof(T));  // NOLINT(bugprone-sizeof-expression): T may be a pointer
   return bits;
 }
 template <class T>
 T FromBits(uint64_t bits) {
   T value;
-  std::memcpy(&value, &bits, sizeof(T));
+  std::memcpy(&value, &bits, sizeof(T));  // NOLINT(bugprone-sizeof-expression): T may be a pointer
   return value;
 }
 
@@ -339,6 +339,8 @@ template <class T>
 class ModelPlain : public internal::Location {
  public:
   ModelPlain() : Location(LocationKind::kPlain, 0), value_{} { Written(); }
+  // Converts both ways without asking, as a variable of type T does.
+  // NOLINTNEXTLINE(google-explicit-constructor)
   ModelPlain(T value) : Location(LocationKind::kPlain, 0), value_(std::move(value)) { Written(); }
   ModelPlain(const ModelPlain& other) : ModelPlain(T(other)) {}
   ModelPlain& operator=(const ModelPlain& other) { return *this = T(other); }
@@ -348,7 +350,7 @@ class ModelPlain : public internal::Location {
     return *this;
   }
 
-  operator T() const {
+  operator T() const {  // NOLINT(google-explicit-constructor)
     PlainRead();
     return value_;
   }

@@ -182,7 +182,7 @@ Effect MemoryModel::Store(int thread, const Operation& op, size_t index, int ste
     message.view = self.view;
     message.sc = self.sc;
   }
-  Insert(op.location, index, std::move(message));
+  Insert(op.location, index, message);
   if (op.order == std::memory_order_seq_cst) OrderInS(thread, op.location, index, true);
   self.view.at[op.location] = static_cast<uint16_t>(index + 1);
   locations_[op.location].history[index].view.at[op.location] = static_cast<uint16_t>(index + 1);
@@ -213,7 +213,7 @@ Effect MemoryModel::ReadModifyWrite(int thread, const Operation& op, size_t inde
     Join(message.sc, self.sc);
   }
   const size_t place = index + 1;
-  Insert(op.location, place, std::move(message));
+  Insert(op.location, place, message);
   if (op.order == std::memory_order_seq_cst) OrderInS(thread, op.location, place, true);
   if (IsAcquire(op.order)) {
     Join(self.view, locations_[op.location].history[index].view);
@@ -227,10 +227,10 @@ Effect MemoryModel::ReadModifyWrite(int thread, const Operation& op, size_t inde
 }
 
 // Messages from `index` on move up by one, and with them all that points at them.
-void MemoryModel::Insert(int location, size_t index, Message message) {
+void MemoryModel::Insert(int location, size_t index, const Message& message) {
   std::vector<Message>& history = locations_[location].history;
   const bool at_end = index == history.size();
-  history.insert(history.begin() + static_cast<std::ptrdiff_t>(index), std::move(message));
+  history.insert(history.begin() + static_cast<std::ptrdiff_t>(index), message);
   if (at_end) return;
   const auto shift = [&](View& view) {
     if (view.at[location] > index) ++view.at[location];
@@ -393,7 +393,7 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
       static_assert(sizeof(words) == sizeof(beyond));
       std::memcpy(words, beyond, sizeof(words));
       if ((words[0] | words[1]) == 0) continue;
-      hash->Mix(static_cast<uint64_t>(block + 1));
+      hash->Mix(static_cast<uint64_t>(block) + 1);
       hash->Mix(words[0]);
       hash->Mix(words[1]);
     }
@@ -430,7 +430,7 @@ void MemoryModel::Hash(unsigned unfinished, StateHash* hash) {
         hash->Mix(location.present | floor.at[id]);
         break;
       case LocationKind::kMutex:
-        hash->Mix(static_cast<uint64_t>(location.holder + 1));
+        hash->Mix(static_cast<uint64_t>(location.holder) + 1);
         hash->Mix(location.sections);
         mix_view(location.view);
         mix_view(location.sc);

@@ -219,7 +219,7 @@ class MemoryModel {
   Effect Load(int thread, int location, size_t index, std::memory_order order);
   Effect Store(int thread, const Operation& op, size_t index, int step);
   Effect ReadModifyWrite(int thread, const Operation& op, size_t index, uint64_t value, int step);
-  void Insert(int location, size_t index, Message message);
+  void Insert(int location, size_t index, const Message& message);
   void OrderInS(int thread, int location, size_t index, bool is_write);
   void Join(View& view, const View& other) const;
   template <class Visit>

@@ -63,17 +63,17 @@ std::string ToString(const Program& program) {
       const std::string value = std::to_string(it.value);
       switch (it.kind) {
         case Kind::kLoad:
-          text += " load(" + location;
+          text.append(" load(").append(location);
           break;
         case Kind::kStore:
-          text += " store(" + location + "=" + value;
+          text.append(" store(").append(location).append("=").append(value);
           break;
         case Kind::kExchange:
-          text += " exchange(" + location + "=" + value;
+          text.append(" exchange(").append(location).append("=").append(value);
           break;
         case Kind::kCompareExchange:
-          text += " cas(" + location + ":" + std::to_string(it.expected) + "->" + value +
-                  " failed " + name(it.failed_order);
+          text.append(" cas(").append(location).append(":").append(std::to_string(it.expected));
+          text.append("->").append(value).append(" failed ").append(name(it.failed_order));
           break;
       }
       text += std::string(" ") + name(it.order) + ");";
@@ -542,9 +542,8 @@ std::set<Result> Run(const std::vector<std::vector<Action>>& program, const Expl
 std::vector<std::vector<Action>> RandomActions(std::mt19937& random, int threads, int actions) {
   const auto pick = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
   // Few programs that mix everything find anything: most have some kinds of steps only.
-  std::vector<Step> kinds;
-  for (int i = 0; i < 5; ++i)
-    kinds.push_back(static_cast<Step>(pick(static_cast<int>(Step::kForget) + 1)));
+  std::array<Step, 5> kinds;
+  for (Step& kind : kinds) kind = static_cast<Step>(pick(static_cast<int>(Step::kForget) + 1));
   std::vector<std::vector<Action>> program(threads);
   for (int i = 0; i < actions; ++i) {
     const Order loads[] = {kRelaxed, kAcquire, kSeqCst};
