@@ -224,10 +224,11 @@ void Listener::StopWaiting() {
 
 IoResult Listener::AcceptOne(Conn& conn) {
   if (socket_.closed()) return {.status = IoStatus::kClosed};
-  if (++accepts_in_turn_ > kAcceptsPerTurn) {
+  if (accepts_in_turn_ == kAcceptsPerTurn) {
     accepts_in_turn_ = 0;
     sched::Yield();
   }
+  ++accepts_in_turn_;
   for (;;) {
     socket_.ResetReadiness(Direction::kRead);
     const int fd =
