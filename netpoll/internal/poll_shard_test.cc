@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/internal/poll_shard.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "netpoll/testing/raw_socket.h"
+#include "netpoll/testing/scripted_calls.h"
+#include "sched/host.h"
+#include "sched/waiter.h"
+
+namespace netpoll::internal {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Direction kBoth[] = {Direction::kRead, Direction::kWrite};
+
+// Lets a test act after events were taken from the kernel and before they are handled.
+class InterruptibleCalls : public ScriptedCalls {
+ public:
+  int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) override {
+    const int result = ScriptedCalls::EpollWait(epfd, events, count, timeout);
+    if (const auto hook = std::exchange(after_wait, nullptr)) hook();
+    return result;
+  }
+
+  std::function<void()> after_wait;  // once
+};
+
+// The shard alone, on one thread; the waiters are records that never run.
+class PollShardTest : public testing::Test {
+ protected:
+  PollShardTest() { EXPECT_TRUE(shard_->Open().ok()); }
+
+  static sched::Deadline Now() { return sched::Host::Real().Now(); }
+
+  void Park(PollDesc& desc, Direction direction, sched::Continuation& waiter) {
+    ASSERT_FALSE(desc.slot(direction).BeginWait());
+    ASSERT_TRUE(desc.slot(direction).Commit(sched::Waiter(&waiter).word()));
+  }
+  // Ends the wait of a waiter that was not woken.
+  void Unpark(PollDesc& desc, Direction direction) {
+    EXPECT_NE(desc.slot(direction).Cancel(), 0u);
+    EXPECT_FALSE(desc.slot(direction).EndWait());
+  }
+
+  // Which directions of a descriptor with two waiters an event wakes.
+  std::set<Direction> WokenBy(uint32_t events) {
+    PollDesc& desc = *shard_->Take();
+    sched::Continuation waiters[2];
+    for (const Direction d : kBoth) Park(desc, d, waiters[static_cast<int>(d)]);
+    sched::WaiterList ready;
+    desc.OnEvent(desc.generation(), events, ready);
+    std::set<sched::Continuation*> woken;
+    while (!ready.empty()) woken.insert(ready.PopFront().continuation());
+    std::set<Direction> directions;
+    for (const Direction d : kBoth) {
+      if (woken.contains(&waiters[static_cast<int>(d)])) {
+        directions.insert(d);
+        EXPECT_TRUE(desc.slot(d).EndWait());
+      } else {
+        Unpark(desc, d);
+      }
+    }
+    bits_ = desc.event_bits();
+    shard_->Give(&desc);
+    return directions;
+  }
+
+  uint32_t bits_ = 0;  // after WokenBy
+  InterruptibleCalls calls_;
+  const Kernel kernel_{&calls_};
+  const std::unique_ptr<PollShard> shard_ =
+      std::make_unique<PollShard>(kernel_, sched::Host::Real(), 0);
+};
+
+using Directions = std::set<Direction>;
+
+// --- What an event does.
+
+TEST_F(PollShardTest, AnEventWakesWhomItConcerns) {
+  EXPECT_EQ(WokenBy(EPOLLIN), Directions{Direction::kRead});
+  EXPECT_EQ(bits_, 0u);
+  EXPECT_EQ(WokenBy(EPOLLOUT), Directions{Direction::kWrite});
+  EXPECT_EQ(bits_, 0u);
+  EXPECT_EQ(WokenBy(EPOLLIN | EPOLLOUT), (Directions{Direction::kRead, Direction::kWrite}));
+}
+
+TEST_F(PollShardTest, ThePeersEndAndUrgentDataWakeTheReaderAndStay) {
+  EXPECT_EQ(WokenBy(EPOLLRDHUP), Directions{Direction::kRead});
+  EXPECT_EQ(bits_, uint32_t{kReadClosed});
+  EXPECT_EQ(WokenBy(EPOLLPRI), Directions{Direction::kRead});
+  EXPECT_EQ(bits_, uint32_t{kUrgent});
+}
+
+TEST_F(PollShardTest, AnErrorAloneWakesBothAndStays) {
+  EXPECT_EQ(WokenBy(EPOLLERR), (Directions{Direction::kRead, Direction::kWrite}));
+  EXPECT_EQ(bits_, uint32_t{kBroken});
+  EXPECT_EQ(WokenBy(EPOLLHUP), (Directions{Direction::kRead, Direction::kWrite}));
+  EXPECT_EQ(bits_, uint32_t{kHangUp});
+}
+
+TEST_F(PollShardTest, BitsAddUpUntilTheDescriptorIsRenewed) {
+  PollDesc& desc = *shard_->Take();
+  sched::WaiterList ready;
+  desc.OnEvent(desc.generation(), EPOLLRDHUP, ready);
+  desc.OnEvent(desc.generation(), EPOLLERR, ready);
+  desc.OnEvent(desc.generation(), EPOLLIN, ready);
+  EXPECT_EQ(desc.event_bits(), uint32_t{kReadClosed | kBroken});
+  desc.Renew();
+  EXPECT_EQ(desc.event_bits(), 0u);
+  shard_->Give(&desc);
+}
+
+TEST_F(PollShardTest, ABreakingDescriptorWakesTheWriterThatDependsOnIt) {
+  PollDesc& source = *shard_->Take();
+  PollDesc& target = *shard_->Take();
+  source.WakeWriterWhenBroken(&target);
+  sched::Continuation writer;
+  sched::WaiterList ready;
+  Park(target, Direction::kWrite, writer);
+  source.OnEvent(source.generation(), EPOLLIN | EPOLLRDHUP, ready);
+  EXPECT_TRUE(ready.empty());
+  source.OnEvent(source.generation(), EPOLLERR, ready);
+  EXPECT_EQ(ready.PopFront().continuation(), &writer);
+  EXPECT_TRUE(target.slot(Direction::kWrite).EndWait());
+
+  // Its next use has nothing to do with that writer.
+  shard_->Give(&source);
+  ASSERT_EQ(shard_->Take(), &source);
+  Park(target, Direction::kWrite, writer);
+  source.OnEvent(source.generation(), EPOLLERR, ready);
+  EXPECT_TRUE(ready.empty());
+  Unpark(target, Direction::kWrite);
+  shard_->Give(&source);
+  shard_->Give(&target);
+}
+
+// --- Stale events.
+
+constexpr uint32_t kEverything = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
+
+TEST_F(PollShardTest, AnEventOfAnEarlierUseDoesNothing) {
+  PollDesc& desc = *shard_->Take();
+  const uint32_t old_generation = desc.generation();
+  shard_->Give(&desc);
+  ASSERT_EQ(shard_->Take(), &desc);
+  sched::Continuation waiters[2];
+  for (const Direction d : kBoth) Park(desc, d, waiters[static_cast<int>(d)]);
+
+  sched::WaiterList ready;
+  desc.OnEvent(old_generation, kEverything, ready);
+  EXPECT_TRUE(ready.empty());
+  EXPECT_EQ(desc.event_bits(), 0u);
+  for (const Direction d : kBoth) Unpark(desc, d);
+  shard_->Give(&desc);
+}
+
+// The whole way: the kernel reported the old descriptor, and before that is handled the same number
+// and the same PollDesc belong to a new connection.
+TEST_F(PollShardTest, AnEventOnItsWayDoesNotReachTheNextUserOfNumberAndPollDesc) {
+  auto [ours, theirs] = ConnectedPair();
+  PollDesc* const old_use = shard_->Take();
+  ASSERT_EQ(shard_->Register(*old_use, ours.fd()), 0);
+  theirs.Reset();
+
+  auto [next, next_peer] = ConnectedPair();
+  const int number = ours.fd();
+  sched::Continuation reader;
+  PollDesc* new_use = nullptr;
+  calls_.after_wait = [&] {
+    ours.Close();
+    shard_->Give(old_use);
+    new_use = shard_->Take();
+    ASSERT_EQ(::dup3(next.fd(), number, O_CLOEXEC), number);
+    next.Close();
+    ASSERT_EQ(shard_->Register(*new_use, number), 0);
+    Park(*new_use, Direction::kRead, reader);
+  };
+  sched::WaiterList ready;
+  shard_->Wait(sched::kNever, ready);
+  EXPECT_EQ(new_use, old_use);
+  EXPECT_TRUE(ready.empty());
+  EXPECT_EQ(new_use->event_bits(), 0u);
+
+  // Its own events do reach it.
+  next_peer.Send("x");
+  while (ready.empty()) shard_->Wait(sched::kNever, ready);
+  EXPECT_EQ(ready.PopFront().continuation(), &reader);
+  EXPECT_TRUE(new_use->slot(Direction::kRead).EndWait());
+  shard_->Give(new_use);
+  ::close(number);
+}
+
+// --- Registering.
+
+TEST_F(PollShardTest, RegisteringReportsWhatIsReadyAlready) {
+  auto [ours, theirs] = ConnectedPair();
+  theirs.Send("x");
+  PollDesc& desc = *shard_->Take();
+  sched::Continuation reader;
+  Park(desc, Direction::kRead, reader);
+  EXPECT_FALSE(desc.registered);
+  ASSERT_EQ(shard_->Register(desc, ours.fd()), 0);
+  EXPECT_TRUE(desc.registered);
+  sched::WaiterList ready;
+  EXPECT_TRUE(shard_->Poll(ready));
+  EXPECT_EQ(ready.PopFront().continuation(), &reader);
+  EXPECT_TRUE(desc.slot(Direction::kRead).EndWait());
+  ours.Close();
+  shard_->Give(&desc);
+}
+
+TEST_F(PollShardTest, RegisteringTwiceIsOnce) {
+  auto [ours, theirs] = ConnectedPair();
+  PollDesc& desc = *shard_->Take();
+  EXPECT_EQ(shard_->Register(desc, ours.fd()), 0);
+  EXPECT_EQ(shard_->Register(desc, ours.fd()), 0);
+  ours.Close();
+  shard_->Give(&desc);
+}
+
+TEST_F(PollShardTest, AFailedRegistrationCanBeRepeated) {
+  auto [ours, theirs] = ConnectedPair();
+  PollDesc& desc = *shard_->Take();
+  calls_.Fail(Op::kEpollCtl, ENOSPC);
+  EXPECT_EQ(shard_->Register(desc, ours.fd()), ENOSPC);
+  EXPECT_FALSE(desc.registered);
+  EXPECT_EQ(shard_->Register(desc, ours.fd()), 0);
+  ours.Close();
+  shard_->Give(&desc);
+}
+
+TEST_F(PollShardTest, MoreEventsThanOneWaitTakesComeWithTheNext) {
+  constexpr int kCount = 2 * PollShard::kEventsMax + 1;
+  std::vector<int> fds;
+  std::vector<PollDesc*> descs;
+  std::vector<sched::Continuation> readers(kCount);
+  for (sched::Continuation& reader : readers) {
+    fds.push_back(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
+    descs.push_back(shard_->Take());
+    Park(*descs.back(), Direction::kRead, reader);
+    ASSERT_EQ(shard_->Register(*descs.back(), fds.back()), 0);
+  }
+  sched::WaiterList ready;
+  EXPECT_TRUE(shard_->Poll(ready));
+  EXPECT_EQ(ready.size(), PollShard::kEventsMax);
+  while (ready.size() < kCount) shard_->Wait(sched::kNever, ready);
+  for (int i = 0; i < kCount; ++i) {
+    EXPECT_TRUE(descs[i]->slot(Direction::kRead).EndWait());
+    ::close(fds[i]);
+    shard_->Give(descs[i]);
+  }
+}
+
+// --- Interrupts.
+
+TEST_F(PollShardTest, AnInterruptEndsTheNextWait) {
+  sched::WaiterList ready;
+  shard_->Interrupt();
+  shard_->Wait(sched::kNever, ready);  // or it would block for ever
+  EXPECT_TRUE(ready.empty());
+}
+
+TEST_F(PollShardTest, AnInterruptIsConsumedOnlyByAWaitThatCanBlock) {
+  sched::WaiterList ready;
+  shard_->Interrupt();
+  shard_->Wait(sched::kLongAgo, ready);
+  EXPECT_TRUE(shard_->Poll(ready));
+  EXPECT_EQ(calls_.count(Op::kReadEvent), 0);
+  shard_->Wait(sched::kNever, ready);
+  EXPECT_EQ(calls_.count(Op::kReadEvent), 1);
+  const sched::Deadline until = Now() + milliseconds(5);
+  shard_->Wait(until, ready);
+  EXPECT_GE(Now(), until);
+}
+
+TEST_F(PollShardTest, InterruptsBeforeTheWaitCountAsOne) {
+  sched::WaiterList ready;
+  for (int i = 0; i < 5; ++i) shard_->Interrupt();
+  EXPECT_EQ(calls_.count(Op::kWriteEvent), 1);
+  shard_->Wait(sched::kNever, ready);
+  shard_->Interrupt();
+  EXPECT_EQ(calls_.count(Op::kWriteEvent), 2);
+  shard_->Wait(sched::kNever, ready);
+}
+
+TEST_F(PollShardTest, AWaitIsNeverShorterThanAsked) {
+  sched::WaiterList ready;
+  for (const auto span : {std::chrono::microseconds(1), std::chrono::microseconds(300),
+                          std::chrono::microseconds(1500)}) {
+    const sched::Deadline until = Now() + span;
+    shard_->Wait(until, ready);
+    EXPECT_GE(Now(), until);
+  }
+  shard_->Wait(Now() - milliseconds(1), ready);  // long past: does not block
+}
+
+// --- Thieves.
+
+TEST_F(PollShardTest, AThiefIsRefusedWhileAnotherPolls) {
+  sched::WaiterList ready;
+  bool second = true;
+  calls_.after_wait = [&] { second = shard_->Poll(ready); };
+  EXPECT_TRUE(shard_->Poll(ready));
+  EXPECT_FALSE(second);
+  EXPECT_TRUE(shard_->Poll(ready));
+}
+
+TEST_F(PollShardTest, TheOwnerIsNotRefusedWhileAThiefPolls) {
+  sched::WaiterList ready;
+  calls_.after_wait = [&] {
+    shard_->Interrupt();
+    shard_->Wait(sched::kNever, ready);
+  };
+  EXPECT_TRUE(shard_->Poll(ready));
+  EXPECT_EQ(calls_.count(Op::kReadEvent), 1);
+}
+
+// --- The pool.
+
+TEST_F(PollShardTest, ThePoolGrowsAndKeepsEveryPollDesc) {
+  constexpr size_t kCount = 3 * PollShard::kChunk + 1;
+  std::set<PollDesc*> descs;
+  std::set<uint32_t> indices;
+  for (size_t i = 0; i < kCount; ++i) {
+    PollDesc* const desc = shard_->Take();
+    ASSERT_NE(desc, nullptr);
+    descs.insert(desc);
+    indices.insert(desc->index);
+  }
+  EXPECT_EQ(descs.size(), kCount);
+  EXPECT_EQ(indices.size(), kCount);
+  EXPECT_EQ(shard_->in_use(), int64_t{kCount});
+
+  // An event finds the one of the last chunk.
+  PollDesc& last = **std::max_element(descs.begin(), descs.end(),
+                                      [](PollDesc* a, PollDesc* b) { return a->index < b->index; });
+  auto [ours, theirs] = ConnectedPair();
+  sched::Continuation writer;
+  Park(last, Direction::kWrite, writer);
+  ASSERT_EQ(shard_->Register(last, ours.fd()), 0);
+  sched::WaiterList ready;
+  shard_->Wait(sched::kNever, ready);
+  EXPECT_EQ(ready.PopFront().continuation(), &writer);
+  EXPECT_TRUE(last.slot(Direction::kWrite).EndWait());
+  ours.Close();
+
+  for (PollDesc* const desc : descs) shard_->Give(desc);
+  EXPECT_EQ(shard_->in_use(), 0);
+  PollDesc* const again = shard_->Take();
+  EXPECT_TRUE(descs.contains(again));  // reused, not made anew
+  shard_->Give(again);
+}
+
+TEST_F(PollShardTest, EachUseHasItsOwnGeneration) {
+  std::set<uint32_t> generations;
+  PollDesc* const desc = shard_->Take();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(generations.insert(desc->generation()).second);
+    shard_->Give(desc);
+    ASSERT_EQ(shard_->Take(), desc);
+  }
+  shard_->Give(desc);
+}
+
+TEST(PollShardOpenTest, RunningOutOfDescriptorsIsAnErrorThatSaysWhichCall) {
+  ScriptedCalls calls;
+  const Kernel kernel(&calls);
+  for (const auto& [op, name] :
+       {std::pair(Op::kEpollCreate, "epoll_create1"), std::pair(Op::kEventFd, "eventfd"),
+        std::pair(Op::kEpollCtl, "epoll_ctl")}) {
+    PollShard shard(kernel, sched::Host::Real(), 0);
+    calls.Fail(op, EMFILE);
+    const absl::Status opened = shard.Open();
+    EXPECT_FALSE(opened.ok());
+    EXPECT_EQ(opened.message().find(name), 0u) << opened;
+  }
+}
+
+}  // namespace
+}  // namespace netpoll::internal
