@@ -278,7 +278,7 @@ TEST_P(ListenerTest, AfterSixteenAcceptsItYields) {
 
 TEST_P(ListenerTest, ConnectionsThatBrokeInTheQueueAreSkipped) {
   Listener& listener = Listen("127.0.0.1:0");
-  for (const int error : {ECONNABORTED, EPROTO, EPERM, ENETDOWN, EHOSTUNREACH}) {
+  for (const int error : {ECONNABORTED, EPROTO, ENONET, ENETDOWN, EHOSTUNREACH}) {
     RawSocket client = RawSocket::Connect(listener.at());
     calls_.Fail(Op::kAccept, error, 3);
     On(0, [&] { Serve(listener, "hello"); });
@@ -318,7 +318,7 @@ TEST_P(ListenerTest, AnErrorOfItsOwnIsFinal) {
 TEST_P(ListenerTest, RunningOutIsAPause) {
   Listener& listener = Listen("127.0.0.1:0");
   int64_t pauses = 0;
-  for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM}) {
+  for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM}) {
     RawSocket client = RawSocket::Connect(listener.at());
     calls_.Fail(Op::kAccept, error);
     const sched::Deadline start = Now();
@@ -328,6 +328,20 @@ TEST_P(ListenerTest, RunningOutIsAPause) {
     EXPECT_EQ(listener.stats().pauses, ++pauses) << error;
   }
   EXPECT_EQ(listener.stats().shed, 0);
+}
+
+// epoll may refuse a watch (ENOSPC: fs.epoll.max_user_watches). Then nothing can be waited for but
+// time.
+TEST_P(ListenerTest, AListenerThatCannotBeWatchedTriesAgain) {
+  Listener& listener = Listen("127.0.0.1:0");
+  calls_.Fail(Op::kEpollCtl, ENOSPC, 3);
+  const int64_t before = calls_.count(Op::kEpollCtl);
+  Go(0, [&] { Serve(listener, "hello"); });
+  AwaitThat("the refusals", [&] { return calls_.count(Op::kEpollCtl) > before + 3; });
+  RawSocket client = RawSocket::Connect(listener.at());
+  EXPECT_EQ(client.Receive(5), "hello");
+  Join();
+  EXPECT_GT(listener.stats().pauses, 0);
 }
 
 TEST_P(ListenerTest, ArrivalsDoNotEndAPause) {

@@ -455,6 +455,30 @@ TEST_P(ManyWorkersTest, FibersPlacedOnAStuckWorkerRunElsewhere) {
   EXPECT_TRUE(scheduler_->DrainUntil(kNever));
 }
 
+// Three kinds of work that never ends, each of which must let the others have their turns.
+TEST_P(SchedulerTest, NeitherPinnedNorPlacedNorOrdinaryFibersStarveTheOthers) {
+  std::atomic<int> left{3};
+  const auto take_turns = [&] {
+    for (int turns = 0; turns < 1000; ++turns) Yield();
+    --left;
+    while (left > 0) Yield();
+  };
+  Start();
+  ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
+    const PinToWorker pin;
+    take_turns();
+  }));
+  ASSERT_TRUE(scheduler_->SpawnOn(0, take_turns));
+  ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
+    for (int round = 0; left > 1; ++round) {  // something is placed all the time
+      ASSERT_TRUE(scheduler_->SpawnOn(0, [] {}));
+      Yield();
+    }
+    --left;
+  }));
+  EXPECT_TRUE(scheduler_->DrainUntil(kNever));
+}
+
 // Fibers on their way hold their places themselves; they must not need one more to start.
 TEST_P(SchedulerTest, AsManyFibersAsAllowedCanBePlacedAtOnce) {
   Start({.fiber_count_max = 4});
