@@ -225,7 +225,9 @@ TEST(EndpointTest, FromSockaddrOfTheKernel) {
   EXPECT_EQ(Endpoint::FromSockaddr(reinterpret_cast<sockaddr*>(&address), size).ToString(),
             "unix:(unnamed)");
 
-  const Endpoint name = MustParse("unix:@parkway-endpoint-test-" + std::to_string(getpid()));
+  // Nobody else's: pids start anew in every sandbox.
+  const Endpoint name =
+      MustParse("unix:@parkway-endpoint-test-" + std::to_string(std::random_device()()));
   ASSERT_EQ(bind(fd, name.data(), name.size()), 0);
   size = sizeof(address);
   ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);

@@ -5,6 +5,7 @@
 import os
 import re
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -720,7 +721,7 @@ class Backends(DaemonTest):
         self.stop(daemon)
 
     def test_an_abstract_unix_socket(self):
-        name = f"@parkway-e2e-{os.getpid()}"
+        name = f"@parkway-e2e-{secrets.token_hex(8)}"
         daemon = self.start("--mode=echo", f"--listen=unix:{name}")
         self.assert_echoes(self.connect(daemon))
 
