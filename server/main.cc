@@ -2,6 +2,7 @@
 //
 // parkway: a TCP proxy and echo daemon. Exit codes: 0 after a clean drain, 1 if sessions had to be
 // closed, 2 for bad configuration.
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -25,6 +26,16 @@ int Complain(const absl::Status& status) {
   return kBadConfiguration;
 }
 
+// Some supervisors start daemons without them; then a client's socket would get such a number, and
+// what is reported would be sent to the client.
+void OpenStandardStreams() {
+  int fd;
+  do {
+    fd = open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
 // Signals are taken by a thread of their own; the workers inherit the mask.
 sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
@@ -38,6 +49,7 @@ sigset_t BlockSignals() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  OpenStandardStreams();
   absl::InitializeSymbolizer(argv[0]);
   const absl::StatusOr<parkway::ParseResult> parsed =
       parkway::ParseCommandLine(argc, argv, std::cout);

@@ -142,7 +142,8 @@ std::string Server::Banner() const {
           FormatDuration(config_.drain_timeout) + "\n";
   const netpoll::Endpoint& first = doors_.back()->socket.at;
   if (!first.is_unix() && (config_.mode == Mode::kEcho || config_.embedded_backends)) {
-    const std::string host = first.is_any() ? "127.0.0.1" : last.substr(0, last.rfind(':'));
+    std::string host = first.is_any() ? "127.0.0.1" : last.substr(0, last.rfind(':'));
+    if (host.front() == '[') host = host.substr(1, host.size() - 2);  // bash wants no brackets
     text += "  try          bash -c 'exec 3<>/dev/tcp/" + host + "/" +
             std::to_string(first.port()) + "; echo hello >&3; head -n1 <&3'\n";
   }
