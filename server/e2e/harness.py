@@ -9,6 +9,7 @@ The daemon is the one Bazel built; $PARKWAY names another. All ports are the ker
 """
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import hashlib
@@ -30,6 +31,7 @@ import unittest
 from pathlib import Path
 
 HOST = "127.0.0.1"
+PR_CAPBSET_DROP = 24
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -66,7 +68,7 @@ def wait_until(condition, what, patience=PATIENCE):
 class Daemon:
     """A running Parkway that has printed its banner."""
 
-    def __init__(self, *flags, env=None, nofile=None, cpus=None, stderr_closed=False):
+    def __init__(self, *flags, env=None, nofile=None, cpus=None):
         self.flags = flags
         self.exit_code = None
         self._lines = []
@@ -237,12 +239,14 @@ class Daemon:
         self.process.stderr.close()
 
 
-def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None):
+def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None, without_capability=None):
     """Runs it to its end, for what must not serve."""
 
     def limit():
         if nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+        if without_capability is not None:  # fails if the test has none itself
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, without_capability, 0, 0, 0)
 
     return subprocess.run([PARKWAY, *flags], stdin=subprocess.DEVNULL, capture_output=True,
                           timeout=patience, env={**os.environ, **(env or {})}, preexec_fn=limit,

@@ -924,17 +924,6 @@ class Limits(DaemonTest):
         finally:
             client.settimeout(PATIENCE)
 
-    def test_max_conns_of_the_trial_run_counts_clients_only(self):
-        """Its built-in backends must not take the places of the clients they serve."""
-        if not port_is_free(8080):
-            self.skipTest("port 8080 is taken by another program")
-        daemon = self.start("--max_conns=2")
-        clients = [self.connect(daemon) for _ in range(2)]
-        for client in clients:
-            self.assert_echoes(client)
-        for client in clients:
-            self.assert_echoes(client)
-
     def test_a_limit_above_what_descriptors_allow_is_refused(self):
         done = run_parkway("--mode=echo", f"--listen={HOST}:0", "--max_conns=1000", nofile=300)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
@@ -1003,16 +992,6 @@ class Limits(DaemonTest):
         self.assert_relays(*old)
         self.feed(daemon, hard)
         self.assert_relays(*self.session(daemon, server))
-
-
-def port_is_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 if __name__ == "__main__":
