@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, PARKWAY, PATIENCE, DaemonTest, address_of, main, recv_exactly, recv_to_end, run_parkway,
-    wait_until)
+    HOST, PARKWAY, PATIENCE, DaemonTest, address_of, main, recv_exactly, recv_to_end,
+    run_parkway)
 
 CAP_NET_BIND_SERVICE = 10
 
@@ -289,7 +289,7 @@ class Process(DaemonTest):
         path = self.folder() + "/front"
         command = f"exec {PARKWAY} --listen=unix:{path} {' '.join(flags)} 0<&- 1>&- 2>&-"
         process = self.run_program("bash", "-c", command)
-        wait_until(lambda: os.path.exists(path), "the daemon listens")
+        self.await_listening(f"unix:{path}", process)
         return process, f"unix:{path}"
 
     def test_closed_standard_streams_are_harmless(self):
@@ -310,7 +310,7 @@ class Process(DaemonTest):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         process.stderr.close()
-        wait_until(lambda: os.path.exists(path), "the daemon listens")
+        self.await_listening(f"unix:{path}", process)
         for _ in range(3):
             self.assertEqual(recv_to_end(self.connect(f"unix:{path}"))[0], b"")
         process.send_signal(signal.SIGTERM)

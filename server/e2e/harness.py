@@ -145,16 +145,15 @@ class Daemon:
         return len(self.open_files_now())
 
     def _descriptors_at_start(self):
-        """Once every listener has opened its reserve, which it does after the banner."""
+        """Which it holds shortly after the banner."""
         doors = sum(1 if at.startswith("unix:") else self.workers for at in self.listening)
         embedded = not any(re.match("--(mode|listen|backend|flagfile)", f) for f in self.flags)
         doors += 2 * self.workers if embedded else 0
-
-        def reserves():
-            return sum(target == "/dev/null" for fd, target in self.open_files_now() if fd > 2)
-
-        wait_until(lambda: reserves() >= doors, f"{doors} doors open\n{self.report()}")
-        return self.descriptors()
+        # Standard streams; epoll and eventfd; the listening socket and its reserve.
+        expected = 3 + 2 * self.workers + 2 * doors
+        wait_until(lambda: self.descriptors() == expected,
+                   f"{expected} descriptors\n{self.report()}")
+        return expected
 
     def open_files_now(self):
         """Without the programs and libraries that a stall report has opened for their symbols."""
@@ -532,6 +531,18 @@ class DaemonTest(unittest.TestCase):
         return client, self.accept(server)
 
     # ---- Other programs.
+
+    def await_listening(self, address, program):
+        """Until the program of that Popen accepts connections there."""
+        family, where = sockaddr_of(address)
+
+        def accepts():
+            if program.poll() is not None:
+                raise AssertionError(f"{program.args} ended with {program.returncode}")
+            with socket.socket(family) as probe:
+                return probe.connect_ex(where) == 0
+
+        wait_until(accepts, f"{address} accepts")
 
     def folder(self):
         if self._folder is None:
