@@ -609,9 +609,14 @@ class DaemonTest(unittest.TestCase):
 
     def _end_programs(self):
         for program in self._programs:
-            with contextlib.suppress(ProcessLookupError):
+            program.terminate()  # nginx ends its workers
+            program.send_signal(signal.SIGCONT)
+        for program in self._programs:
+            try:
+                program.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
                 program.kill()
-            program.wait()
+                program.wait()
 
     def _end_everything(self, failed):
         for daemon in self._daemons:
