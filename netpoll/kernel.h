@@ -127,12 +127,13 @@ class Kernel {
                   : simulated_->EpollCtl(epfd, operation, fd, event);
   }
   // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the
-  // caller's deadline is absolute. Where it does not exist (before Linux 5.11, under Valgrind)
-  // epoll_wait's milliseconds, rounded up, do.
+  // caller's deadline is absolute. Where it does not exist (before Linux 5.11, under Valgrind,
+  // behind a container's filter that does not know it and answers EPERM) epoll_wait's milliseconds,
+  // rounded up, do.
   int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
     if (!Real()) return simulated_->EpollWait(epfd, events, count, timeout);
     int result = HotEpollWait(epfd, events, count, timeout);
-    if (__builtin_expect(result == -ENOSYS, false)) {
+    if (__builtin_expect(result == -ENOSYS || result == -EPERM, false)) {
       result = ::epoll_wait(epfd, events, count, Milliseconds(timeout));
       if (result < 0) result = -internal::ThreadErrno();
     }

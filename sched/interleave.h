@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The seam through which a simulation orders the steps of the lock-free protocols. Empty in
-// production.
+// production. A sched::Mutex may be held across a step: in such builds it yields, not blocks.
 #ifndef PARKWAY_SCHED_INTERLEAVE_H_
 #define PARKWAY_SCHED_INTERLEAVE_H_
 

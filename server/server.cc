@@ -369,10 +369,10 @@ void Server::BeginDrain() {
 void Server::CloseSessions() {
   phase_.store(Phase::kClosing, std::memory_order_seq_cst);
   const bool spawned = scheduler_->SpawnOn(0, [this] {
-    // Once more after the doors have closed, for sessions that began meanwhile.
+    // Again and again, for sessions that begin meanwhile.
     do {
       list_.CloseAll();
-      sched::SleepFor(std::chrono::milliseconds(1));
+      sched::SleepFor(std::chrono::milliseconds(10));
     } while (doors_open_.load(std::memory_order_seq_cst) > 0 || sessions() > 0);
   });
   PARKWAY_CHECK(spawned, 0);
