@@ -322,12 +322,7 @@ class TrialRun(DaemonTest):
 
     def setUp(self):
         super().setUp()
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, 8080))
-            except OSError:
-                self.skipTest("port 8080 is taken by another program")
+        self.skip_if_taken(8080)
 
     def test_it_relays_to_backends_of_its_own_and_says_so(self):
         daemon = self.start()

@@ -510,6 +510,14 @@ class DaemonTest(unittest.TestCase):
         client.connect(where)
         return client
 
+    def skip_if_taken(self, port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                self.skipTest(f"port {port} is taken by another program")
+
     def assert_refused(self, to):
         """A new connection to a daemon ends by reset, which connect() itself may tell already."""
         try:

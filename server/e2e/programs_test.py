@@ -22,6 +22,7 @@ PACKAGES = {  # program: Debian package
 
 NGINX_CONFIG = """
 daemon off;
+{user}
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr warn;
@@ -64,9 +65,9 @@ def find_program(name):
     return found
 
 
-def run_to_end(name, *arguments, patience=6 * PATIENCE):
-    return subprocess.run([find_program(name), *arguments], capture_output=True, text=True,
-                          timeout=patience, stdin=subprocess.DEVNULL, errors="replace")
+def run_to_end(name, *arguments, cwd=None):
+    return subprocess.run([find_program(name), *arguments], capture_output=True, text=True, cwd=cwd,
+                          timeout=6 * PATIENCE, stdin=subprocess.DEVNULL, errors="replace")
 
 
 class ProgramTest(DaemonTest):
@@ -84,13 +85,13 @@ class ProgramTest(DaemonTest):
         port, folder = self.free_port(), Path(self.folder(), f"nginx-{name}")
         root = folder / "root"
         root.mkdir(parents=True)
-        for path in (folder, root, Path(self.folder())):  # its worker is another user
-            path.chmod(0o755)
         (root / "small").write_text("small\n")
         (root / "large").write_bytes(Pattern("large", 8 * MIB).bytes())
         config = folder / "nginx.conf"
         config.write_text(
-            NGINX_CONFIG.format(folder=folder, root=root, host=HOST, port=port, name=name))
+            NGINX_CONFIG.format(folder=folder, root=root, host=HOST, port=port, name=name,
+                                # Root would become nobody, whom a sandbox may not have.
+                                user="user root root;" if os.geteuid() == 0 else ""))
         return self.start_program(port, "nginx", "-p", str(folder), "-c", str(config))
 
     def redis(self):

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that the pages show do what the pages say.
+
+Every indented or fenced line of a page is run by a test below (@runs), or named in NOT_RUN with the
+reason, or is no command (OTHER_TEXT). A new line fails until it has its place here. Ports and
+folders are replaced by free ones.
+"""
+
+import functools
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+TREE = Path(__file__).absolute().parent  # the source tree, or Bazel's copy of the files named there
+sys.path.insert(0, str(TREE / "server/e2e"))
+
+from harness import HOST, PARKWAY, PATIENCE, address_of, main, recv_exactly  # noqa: E402
+from harness import run_parkway  # noqa: E402
+import programs_test  # noqa: E402
+
+PAGES = ("README.md", "bench/README.md", "deploy/README.md", "netpoll/README.md",
+         "sched/README.md", "server/README.md")
+
+BAZEL = "Bazel itself runs this test, and takes one command at a time"
+MACHINE = "changes the machine; //deploy:deploy_test checks the files"
+MINUTES = "takes minutes; //bench:run_smoke_test runs the programs shortly"
+NOT_RUN = {
+    "./dev run": BAZEL + "; .ci/run does it",
+    "./dev test": "runs this test",
+    "./dev bench": MINUTES,
+    "bazel build -c opt //server:parkway": BAZEL,
+    "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
+    "bazel test //bench:run_smoke_test": BAZEL,
+    "apt-get install wrk haproxy nginx libnginx-mod-stream linux-perf valgrind":
+        "changes the machine; ./dev installs them",
+    "sudo sysctl --system": MACHINE,
+    "sudo systemctl daemon-reload": MACHINE,
+    "sudo systemctl enable --now parkway": MACHINE,
+    "systemctl status parkway": "needs systemd",
+    "journalctl -u parkway": "needs systemd",
+    "sudo systemctl edit parkway": MACHINE,
+}
+
+OTHER_TEXT = (  # what programs print, and what goes into files
+    r"parkway \d+\.\d+\.\d+: ", r"  (listening on|backends|limits|try) ",
+    r"parkway: --idle_timeout=5: ",
+    r"--(listen|backend)=\S+$",
+    r"\[Service\]$", r"TimeoutStopSec=10min$",
+)
+
+RUN = {}  # line: the test that runs it
+
+
+def runs(*lines):
+    """The test gets them as its argument."""
+
+    def register(test):
+        for line in lines:
+            RUN[line] = test.__name__
+
+        @functools.wraps(test)
+        def run(self):
+            test(self, *lines)
+
+        return run
+
+    return register
+
+
+def shown_lines(page):
+    """Indented and fenced lines, without prompt and comment."""
+    text = (TREE / page).read_text()
+    if page in ("netpoll/README.md", "sched/README.md"):
+        text = text[text.index("\n| "):]  # the example before is C++; a readme_test runs it
+    lines, fenced = [], False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced:
+            lines.append(line)
+        elif line.startswith("    "):
+            lines.append(line[4:])
+    return [line for line in map(command_of, lines) if line]
+
+
+def command_of(line):
+    return re.sub(r"(^| )# .*", "", line.removeprefix("$ ")).rstrip()
+
+
+class Coverage(unittest.TestCase):
+    def test_every_line_has_its_place(self):
+        for page in PAGES:
+            for line in shown_lines(page):
+                known = line in RUN or line in NOT_RUN or any(
+                    re.match(pattern, line) for pattern in OTHER_TEXT)
+                self.assertTrue(known, f"{page} shows {line!r}: run it here, or say why not")
+
+    def test_nothing_here_is_out_of_date(self):
+        shown = {line for page in PAGES for line in shown_lines(page)}
+        self.assertEqual(sorted({*RUN, *NOT_RUN} - shown), [])
+
+
+class Daemon(programs_test.ProgramTest):
+    @runs("./dev run --listen=:8080 --backend=127.0.0.1:9001 --backend=127.0.0.1:9002")
+    def test_in_front_of_two_backends(self, line):
+        backends = [self.listen(), self.listen()]
+        flags = line.removeprefix("./dev run ").replace(":8080", ":0").split()
+        for port, backend in zip(("127.0.0.1:9001", "127.0.0.1:9002"), backends):
+            flags = [flag.replace(port, address_of(backend)) for flag in flags]
+        daemon = self.start(*flags)
+        for backend in backends:
+            client = self.connect(f"{HOST}:{daemon.port}")
+            self.assert_relays(client, self.accept(backend))
+
+    @runs("./dev run --mode=echo --listen=127.0.0.1:7007")
+    def test_as_an_echo_server(self, line):
+        flags = line.removeprefix("./dev run ").replace(":7007", ":0").split()
+        self.assert_echoes(self.connect(self.start(*flags)))
+
+    @runs("./dev run --idle_timeout=5")
+    def test_told_nonsense(self, line):
+        done = run_parkway(*line.removeprefix("./dev run ").split())
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("    " + done.stderr, (TREE / "README.md").read_text())
+
+    def test_the_banner_of_a_trial_run(self):
+        self.skip_if_taken(8080)
+        shown = [line for line in shown_lines("README.md")
+                 if re.match(OTHER_TEXT[0], line) or re.match(OTHER_TEXT[1], line)]
+        daemon = self.start()
+        daemon.wait_for_line("^  try ")
+        without_numbers = functools.partial(re.sub, r"\d+", "N")
+        self.assertEqual([*map(without_numbers, daemon.stderr())],
+                         [*map(without_numbers, shown)])
+
+
+class Deploy(programs_test.ProgramTest):
+    @runs("sudo install -m 755 bazel-bin/server/parkway /usr/bin/parkway",
+          "sudo install -D -m 644 deploy/parkway.flags /etc/parkway/parkway.flags",
+          "sudo install -m 644 deploy/parkway.service /etc/systemd/system/",
+          "sudo install -m 644 deploy/90-parkway.conf /etc/sysctl.d/")
+    def test_install(self, *lines):
+        root = Path(self.folder(), "root")
+        for folder in ("usr/bin", "etc/systemd/system", "etc/sysctl.d"):  # every machine has them
+            (root / folder).mkdir(parents=True)
+        for line in lines:
+            command = line.removeprefix("sudo ").replace(" /", f" {root}/").replace(
+                "bazel-bin/server/parkway", PARKWAY)
+            subprocess.run(command.split(), check=True, cwd=TREE)
+        for path in ("usr/bin/parkway", "etc/parkway/parkway.flags",
+                     "etc/systemd/system/parkway.service", "etc/sysctl.d/90-parkway.conf"):
+            self.assertTrue((root / path).is_file(), path)
+        unit = (root / "etc/systemd/system/parkway.service").read_text()
+        started = re.search(r"^ExecStart=(.*)", unit, re.MULTILINE)[1].split()
+        self.assertTrue((root / started[0][1:]).is_file(), started)
+        self.assertTrue((root / started[1].split("=")[1][1:]).is_file(), started)
+
+    def test_the_flag_file_shown(self):
+        flags = [line for line in shown_lines("deploy/README.md") if line.startswith("--")]
+        path = Path(self.folder(), "parkway.flags")
+        path.write_text("\n".join(flags).replace("--listen=:6379", "--listen=:0") + "\n")
+        daemon = self.start(f"--flagfile={path}")
+        for flag in flags[1:]:
+            self.assertIn(flag.split("=")[1], "\n".join(daemon.stderr()))
+
+
+class Bench(programs_test.ProgramTest):
+    @runs("python3 bench/run.py",
+          "python3 bench/run.py --scenario all",
+          "python3 bench/run.py --rounds 3 --seconds 1 --scenario proxy --payload 16384",
+          "python3 bench/run.py --scenario echo --connections 1000 --markdown report.md",
+          "python3 bench/syscalls.py",
+          "python3 bench/syscalls.py --check",
+          "python3 bench/instructions.py",
+          "python3 bench/instructions.py --contestants floor,haproxy,nginx --scenario proxy")
+    def test_the_programs_know_their_flags(self, *lines):
+        """They would run for minutes; it is the last thing they look at whether Parkway exists."""
+        for line in lines:
+            missing = "--limit_echo=/missing" if "floor" in line else "--parkway=/missing"
+            done = subprocess.run([sys.executable, *line.split()[1:], missing], cwd=TREE,
+                                  capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("no such program: /missing", done.stderr, line)
+
+    def check_wrk(self, line, port, address):
+        command = line.replace("-d3s", "-d1s").replace(port, address)
+        done = programs_test.run_to_end(command.split()[0], *command.split()[1:], cwd=TREE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"bench requests=[1-9]\d* errors=0 ", command)
+
+    @runs("wrk -t1 -c64 -d3s -s bench/wrk/echo.lua http://127.0.0.1:7000",
+          "wrk -t1 -c64 -d3s -s bench/wrk/echo.lua http://127.0.0.1:7000 -- 16384",
+          "wrk -t1 -c64 -d3s -s bench/wrk/echo.lua http://127.0.0.1:7000 -- 64 16",
+          "wrk -t1 -c64 -d3s -s bench/wrk/echo.lua http://127.0.0.1:7000 -- 64 1 close")
+    def test_wrk_and_an_echo_server(self, *lines):
+        address = self.echo().address
+        for line in lines:
+            self.check_wrk(line, "127.0.0.1:7000", address)
+
+    @runs("wrk -t1 -c64 -d3s -s bench/wrk/http.lua http://127.0.0.1:8080/")
+    def test_wrk_and_http(self, line):
+        self.check_wrk(line, "127.0.0.1:8080/", self.proxy(self.nginx()).address + "/small")
+
+    @runs("bazel-bin/bench/limit/echo 7000",
+          "bazel-bin/bench/limit/proxy 7001 127.0.0.1 7000")
+    def test_the_floor_alone(self, echo, proxy):
+        ports = {"7000": str(self.free_port()), "7001": str(self.free_port())}
+        for line in (echo, proxy):
+            program, *arguments = line.split()
+            arguments = [ports.get(argument, argument) for argument in arguments]
+            built = TREE / program.removeprefix("bazel-bin/")  # in Bazel's copy of the tree
+            self.await_listening(
+                f"{HOST}:{arguments[0]}",
+                self.run_program(str(built if built.exists() else TREE / program), *arguments))
+        client = self.connect(f"{HOST}:{ports['7001']}")
+        client.sendall(b"hello")
+        self.assertEqual(recv_exactly(client, 5), b"hello")
+
+
+if __name__ == "__main__":
+    main()
