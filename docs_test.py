@@ -17,8 +17,8 @@ from pathlib import Path
 TREE = Path(__file__).absolute().parent  # the source tree, or Bazel's copy of the files named there
 sys.path.insert(0, str(TREE / "server/e2e"))
 
-from harness import HOST, PARKWAY, PATIENCE, address_of, main, recv_exactly  # noqa: E402
-from harness import run_parkway  # noqa: E402
+from harness import (  # noqa: E402
+    HOST, PARKWAY, PATIENCE, address_of, free_port, main, recv_exactly, run_parkway)
 import programs_test  # noqa: E402
 
 PAGES = ("README.md", "bench/README.md", "deploy/README.md", "netpoll/README.md",
@@ -207,7 +207,7 @@ class Bench(programs_test.ProgramTest):
     @runs("bazel-bin/bench/limit/echo 7000",
           "bazel-bin/bench/limit/proxy 7001 127.0.0.1 7000")
     def test_the_floor_alone(self, echo, proxy):
-        ports = {"7000": str(self.free_port()), "7001": str(self.free_port())}
+        ports = {"7000": str(free_port()), "7001": str(free_port())}
         for line in (echo, proxy):
             program, *arguments = line.split()
             arguments = [ports.get(argument, argument) for argument in arguments]

@@ -9,13 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, PARKWAY, PATIENCE, DaemonTest, address_of, main, recv_exactly, recv_to_end,
+    HOST, PARKWAY, PATIENCE, DaemonTest, address_of, free_port, main, recv_exactly, recv_to_end,
     run_parkway)
 
 CAP_NET_BIND_SERVICE = 10
@@ -125,9 +124,7 @@ class Mistakes(DaemonTest):
         """With the second address taken, the first is free again, and no client was let in."""
         taken = address_of(self.listen())
         path = self.folder() + "/front"
-        free = self.keep(socket.create_server((HOST, 0)))
-        first = address_of(free)
-        free.close()
+        first = f"{HOST}:{free_port()}"
         self.assertEqual(
             self.refused("--mode=echo", f"--listen={first}", f"--listen=unix:{path}",
                          f"--listen={taken}"), f"--listen={taken}: Address already in use")

@@ -14,6 +14,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import random
 import re
 import resource
 import shutil
@@ -253,6 +254,16 @@ def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None, without_capabi
 
 
 # ---- Sockets.
+
+
+def free_port():
+    """Free at the moment, for those that cannot take port 0. Not one that the kernel may give to a
+    client meanwhile."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, lowest) if lowest > 11_000 else 0
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
+            return probe.getsockname()[1]
 
 
 def address_of(server):

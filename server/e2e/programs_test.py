@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, MIB, PATIENCE, DaemonTest, Pattern, main, recv_exactly, wait_until)
+    HOST, MIB, PATIENCE, DaemonTest, Pattern, free_port, main, recv_exactly, wait_until)
 
 PACKAGES = {  # program: Debian package
     "curl": "curl", "haproxy": "haproxy", "nginx": "nginx", "redis-benchmark": "redis-tools",
@@ -71,18 +71,13 @@ def run_to_end(name, *arguments, cwd=None):
 
 
 class ProgramTest(DaemonTest):
-    def free_port(self):
-        """Nobody else's for the moment: programs cannot take port 0 and say what they got."""
-        with socket.create_server((HOST, 0)) as probe:
-            return probe.getsockname()[1]
-
     def start_program(self, port, name, *arguments):
         program = self.run_program(find_program(name), *arguments)
         self.await_listening(f"{HOST}:{port}", program)
         return f"{HOST}:{port}"
 
     def nginx(self, name="one"):
-        port, folder = self.free_port(), Path(self.folder(), f"nginx-{name}")
+        port, folder = free_port(), Path(self.folder(), f"nginx-{name}")
         root = folder / "root"
         root.mkdir(parents=True)
         (root / "small").write_text("small\n")
@@ -95,12 +90,12 @@ class ProgramTest(DaemonTest):
         return self.start_program(port, "nginx", "-p", str(folder), "-c", str(config))
 
     def redis(self):
-        port = self.free_port()
+        port = free_port()
         return self.start_program(port, "redis-server", "--port", str(port), "--bind", HOST,
                                   "--save", "", "--appendonly", "no", "--dir", self.folder())
 
     def haproxy(self, back):
-        port = self.free_port()
+        port = free_port()
         config = Path(self.folder(), "haproxy.cfg")
         config.write_text(HAPROXY_CONFIG.format(front=f"{HOST}:{port}", back=back))
         return self.start_program(port, "haproxy", "-f", str(config))
@@ -230,7 +225,7 @@ class Redis(ProgramTest):
         self.assertTrue(recv_exactly(client, len(value)) == value, "the bytes differ")
 
     def test_a_backend_that_is_restarted(self):
-        port = self.free_port()
+        port = free_port()
         arguments = ("--port", str(port), "--bind", HOST, "--save", "", "--dir", self.folder())
         self.start_program(port, "redis-server", *arguments)
         daemon = self.proxy(f"{HOST}:{port}")

@@ -10,13 +10,12 @@ import signal
 import socket
 import sys
 import time
-import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Parallel, Pattern, address_of, fill,
+    HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Parallel, Pattern, fill, free_port,
     in_parallel, main, recv_exactly, recv_to_end, reset, run_parkway, send_all_acknowledged,
     unacknowledged, unread, wait_until)
 
@@ -79,7 +78,8 @@ class Ends:
         self.assert_ends(client, "fin")
         upload = Pattern("upload", 80 * MIB).bytes()
         taken = 40 * MIB  # taken fast, so that the daemon's receive window grows
-        in_parallel((client.sendall, upload[:taken]), lambda: self.check_taken(backend, upload, taken))
+        in_parallel((client.sendall, upload[:taken]),
+                    lambda: self.check_taken(backend, upload, taken))
         sent = taken
         while queue_at_daemon(client) < 192 * KIB:
             send_all_acknowledged(client, upload[sent:sent + 64 * KIB])
@@ -689,12 +689,10 @@ class Backends(DaemonTest):
         self.assertIn("timed out", daemon.wait_for_line(r"^parkway: backend .*")[0])
 
     def test_a_backend_that_returns_is_used_again(self):
-        holder = self.listen()
-        address = address_of(holder)
-        holder.close()
-        daemon = self.proxy(address)
+        port = free_port()
+        daemon = self.proxy(f"{HOST}:{port}")
         self.assert_refused(daemon)
-        server = self.keep(socket.create_server(holder_address(address)))
+        server = self.keep(socket.create_server((HOST, port)))
         self.assert_relays(*self.session(daemon, server))
 
     def test_unix_sockets_on_both_sides(self):
@@ -784,11 +782,6 @@ class Backends(DaemonTest):
         for address in daemon.listening:
             client = self.connect(address)
             self.assert_relays(client, self.accept(server))
-
-
-def holder_address(address):
-    host, port = address.rsplit(":", 1)
-    return host, int(port)
 
 
 # ---- Timeouts.
@@ -927,7 +920,8 @@ class Limits(DaemonTest):
     def test_a_limit_above_what_descriptors_allow_is_refused(self):
         done = run_parkway("--mode=echo", f"--listen={HOST}:0", "--max_conns=1000", nofile=300)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
-        self.assertRegex(done.stderr, r"\Aparkway: --max_conns=1000: [^\n]*300 open files[^\n]*\n\Z")
+        self.assertRegex(done.stderr,
+                         r"\Aparkway: --max_conns=1000: [^\n]*300 open files[^\n]*\n\Z")
 
     def test_a_stray_sigusr2_leaves_the_other_signals_alone(self):
         daemon = self.echo()
