@@ -74,7 +74,7 @@ def shown_lines(page):
     """Indented and fenced lines, without prompt and comment."""
     text = (TREE / page).read_text()
     if page in ("netpoll/README.md", "sched/README.md"):
-        text = text[text.index("\n| "):]  # the example before is C++; a readme_test runs it
+        text = text[text.index("\n| "):]  # the example before is C++
     lines, fenced = [], False
     for line in text.splitlines():
         if line.startswith("```"):
@@ -97,6 +97,12 @@ class Coverage(unittest.TestCase):
                 known = line in RUN or line in NOT_RUN or any(
                     re.match(pattern, line) for pattern in OTHER_TEXT)
                 self.assertTrue(known, f"{page} shows {line!r}: run it here, or say why not")
+
+    def test_the_libraries_examples_are_compiled_as_shown(self):
+        for library in ("netpoll", "sched"):
+            shown = re.search(r"\n\n((?:    .*\n)+)", (TREE / library / "README.md").read_text())[1]
+            compiled = (TREE / library / "readme_test.cc").read_text()
+            self.assertIn(" ".join(shown.split()), " ".join(compiled.split()), library)
 
     def test_nothing_here_is_out_of_date(self):
         shown = {line for page in PAGES for line in shown_lines(page)}
