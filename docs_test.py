@@ -31,7 +31,7 @@ NOT_RUN = {
     "./dev run": BAZEL + "; .ci/run does it",
     "./dev test": "runs this test",
     "./dev bench": MINUTES,
-    "bazel build -c opt //server:parkway": BAZEL,
+    "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
     "apt-get install wrk haproxy nginx libnginx-mod-stream linux-perf valgrind":

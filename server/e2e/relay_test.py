@@ -750,8 +750,9 @@ class Backends(DaemonTest):
             self.assert_echoes(client)
         watched = [Path(f"/proc/{daemon.pid}/fdinfo/{fd}").read_text().count("tfd:")
                    for fd, target in daemon.open_files_now() if "eventpoll" in target]
-        # An eventfd each, and the listener in one of them.
-        self.assertEqual(sorted(watched), [1 + 4, 1 + 4 + 1])
+        # An eventfd each, the listener in one of them; a worker that is late leaves some to the other.
+        self.assertEqual(sum(watched), 2 + 1 + 8)
+        self.assertGreaterEqual(min(watched), 3)
 
     def test_a_full_unix_backend_is_waited_for(self):
         path = self.folder() + "/back"
