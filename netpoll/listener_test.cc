@@ -159,6 +159,7 @@ TEST_P(ListenerTest, AGroupSharesOnePortAndLosesNoConnection) {
     });
   }
   std::vector<RawSocket> clients;
+  clients.reserve(kClients);
   for (int i = 0; i < kClients; ++i) {
     clients.push_back(RawSocket::Connect(bound->front().at));
   }
@@ -262,6 +263,7 @@ TEST_P(ListenerTest, AfterSixteenAcceptsItYields) {
   constexpr int kClients = 3 * Listener::kAcceptsPerTurn;
   Listener& listener = Listen("127.0.0.1:0");
   std::vector<RawSocket> clients;
+  clients.reserve(kClients);
   for (int i = 0; i < kClients; ++i) clients.push_back(RawSocket::Connect(listener.at()));
   // Both on worker 0 for good; what the second sees between two of its turns is one turn.
   std::atomic<bool> watching = false;
@@ -398,6 +400,7 @@ TEST_P(ListenerTest, WhoIsOutForASecondShedsOnTheReserveAndThenRecovers) {
   Listener& listener = Listen("127.0.0.1:0");
   IoResult result;
   std::vector<RawSocket> clients;
+  clients.reserve(3);
   for (int i = 0; i < 3; ++i) clients.push_back(RawSocket::Connect(listener.at()));
   {
     const NoMoreDescriptors limit;
@@ -436,6 +439,7 @@ TEST_P(ListenerTest, StopWaitingEndsAcceptAndTryAcceptDrains) {
   EXPECT_EQ(result.status, IoStatus::kTimeout);
 
   std::vector<RawSocket> clients;
+  clients.reserve(40);
   for (int i = 0; i < 40; ++i) clients.push_back(RawSocket::Connect(listener.at()));
   On(0, [&] {
     Conn conn;

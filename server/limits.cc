@@ -25,9 +25,14 @@ int64_t ReservedDescriptors(const Config& config, int workers) {
   return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 2 * addresses));
 }
 
+int64_t DescriptorsPerClient(const Config& config) {
+  if (config.mode == Mode::kEcho) return 1;
+  return config.embedded_backends ? 3 : 2;
+}
+
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {
   const int64_t left = descriptors - ReservedDescriptors(config, workers);
-  const int64_t allowed = std::max<int64_t>(config.mode == Mode::kProxy ? left / 2 : left, 1);
+  const int64_t allowed = std::max<int64_t>(left / DescriptorsPerClient(config), 1);
   if (config.max_conns == 0) return allowed;
   if (config.max_conns <= allowed) return config.max_conns;
   return absl::InvalidArgumentError("--max_conns=" + std::to_string(config.max_conns) +

@@ -17,11 +17,15 @@ namespace parkway {
 inline constexpr int64_t kReservedDescriptorsMin = 256;
 int64_t ReservedDescriptors(const Config& config, int workers);
 
+// Descriptors a client takes, and as many fibers: one for echo, two for a proxied session, and one
+// more where the daemon is its own backend.
+int64_t DescriptorsPerClient(const Config& config);
+
 // Raises RLIMIT_NOFILE to its hard limit; returns the limit that holds then.
 int64_t RaiseDescriptorLimit();
 
-// --max_conns, or, where it is 0, what `descriptors` allow without those kept back: two per proxied
-// session, one per echo, and never less than 1. An error names the flag if it asks for more.
+// --max_conns, or, where it is 0, what `descriptors` allow without those kept back, and never less
+// than 1. An error names the flag if it asks for more.
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors);
 
 }  // namespace parkway

@@ -27,6 +27,12 @@ TEST(LimitsTest, AProxiedSessionTakesTwoDescriptorsAndEchoOne) {
   EXPECT_EQ(*MaxConns(Proxy(), 2, 1'048'576), (1'048'576 - 256) / 2);
 }
 
+TEST(LimitsTest, AClientOfATrialRunTakesItsBackendsDescriptorToo) {
+  Config trial = Proxy();
+  trial.embedded_backends = true;
+  EXPECT_EQ(*MaxConns(trial, 2, 1024), (1024 - 256) / 3);
+}
+
 TEST(LimitsTest, AtLeastOneSessionIsServed) {
   for (const int64_t descriptors : {0, 3, 255, 256, 257}) {
     EXPECT_EQ(*MaxConns(Proxy(), 2, descriptors), 1) << descriptors;

@@ -99,7 +99,10 @@ void Server::StartWorkers() {
   options.spin = config_.spin;
   options.stall_after = config_.stall_report;
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
-  options.fiber_count_max = 2 * max_conns_ + static_cast<int64_t>(doors_.size()) + 64;
+  // Each door accepts in a fiber, and may serve one client beyond max_conns when it drains.
+  const int64_t clients = max_conns_ + static_cast<int64_t>(doors_.size());
+  options.fiber_count_max =
+      DescriptorsPerClient(config_) * clients + static_cast<int64_t>(doors_.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);
   doors_open_.store(static_cast<int>(doors_.size()));
   doors_accepting_.store(static_cast<int>(doors_.size()));

@@ -170,12 +170,14 @@ TEST_F(PollShardTest, AnEventOfAnEarlierUseDoesNothing) {
 // The whole way: the kernel reported the old descriptor, and before that is handled the same number
 // and the same PollDesc belong to a new connection.
 TEST_F(PollShardTest, AnEventOnItsWayDoesNotReachTheNextUserOfNumberAndPollDesc) {
-  auto [ours, theirs] = ConnectedPair();
+  auto old_pair = ConnectedPair();
+  RawSocket& ours = old_pair.first;
   PollDesc* const old_use = shard_->Take();
   ASSERT_EQ(shard_->Register(*old_use, ours.fd()), 0);
-  theirs.Reset();
+  old_pair.second.Reset();
 
-  auto [next, next_peer] = ConnectedPair();
+  auto next_pair = ConnectedPair();
+  RawSocket& next = next_pair.first;
   const int number = ours.fd();
   sched::Continuation reader;
   PollDesc* new_use = nullptr;
@@ -195,7 +197,7 @@ TEST_F(PollShardTest, AnEventOnItsWayDoesNotReachTheNextUserOfNumberAndPollDesc)
   EXPECT_EQ(new_use->event_bits(), 0u);
 
   // Its own events do reach it.
-  next_peer.Send("x");
+  next_pair.second.Send("x");
   while (ready.empty()) shard_->Wait(sched::kNever, ready);
   EXPECT_EQ(ready.PopFront().continuation(), &reader);
   EXPECT_TRUE(new_use->slot(Direction::kRead).EndWait());
