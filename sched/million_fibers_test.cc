@@ -13,6 +13,7 @@
 #include <string>
 
 #include "sched/fibers.h"
+#include "sched/host.h"
 #include "sched/internal/futex_source.h"
 #include "sched/scheduler.h"
 
@@ -49,18 +50,29 @@ TEST(MillionFibersTest, SleepAndWake) {
   std::atomic<int64_t> asleep{0};
   std::atomic<int64_t> woken{0};
   std::atomic<bool> failed{false};
+  // When they wake: postponed while not all are asleep yet, however slow the machine.
+  std::atomic<int64_t> wake_at{ToNs(Host::Real().Now() + std::chrono::seconds(12))};
+  const auto postpone = [&] {
+    const int64_t soonest = ToNs(Now() + std::chrono::seconds(3));
+    if (wake_at.load() < soonest) wake_at.store(soonest + 5'000'000'000);
+  };
   ASSERT_TRUE(scheduler.SpawnOn(0, [&] {
-    const Deadline until = Now() + std::chrono::seconds(12);
     for (int64_t i = 0; i < kFibers; ++i) {
-      const bool spawned = Spawn([&, until] {
+      const bool spawned = Spawn([&] {
         asleep.fetch_add(1);
-        SleepUntil(until);
+        while (ToNs(Now()) < wake_at.load()) SleepUntil(FromNs(wake_at.load()));
         woken.fetch_add(1);
       });
       if (!spawned) failed.store(true);
-      if (i % 200 == 0) Yield();
+      if (i % 200 != 0) continue;
+      postpone();
+      Yield();
     }
-    while (asleep.load() < kFibers && !failed.load()) SleepFor(std::chrono::milliseconds(5));
+    while (asleep.load() < kFibers && !failed.load()) {
+      postpone();
+      SleepFor(std::chrono::milliseconds(5));
+    }
+    const Deadline until = FromNs(wake_at.load());
     std::cout << "asleep: " << asleep.load() << " fibers, "
               << ProcKiB("/proc/self/status", "VmRSS:") / 1024 << " MiB resident, "
               << ProcKiB("/proc/self/status", "VmPTE:") / 1024 << " MiB of page tables, "
