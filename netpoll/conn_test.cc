@@ -554,6 +554,20 @@ TEST_P(ConnTest, ADeadlineMovedLaterOrAwayDoesNotWake) {
   }
 }
 
+TEST_P(ConnTest, ADeadlineMovedLaterPassesThen) {
+  End end = Open(Elsewhere());
+  On(0, [&] {
+    const sched::Deadline first = Now() + milliseconds(10);
+    const sched::Deadline second = first + milliseconds(20);
+    end.conn.SetReadDeadline(first);
+    end.conn.SetReadDeadline(second);
+    std::byte byte;
+    EXPECT_EQ(end.conn.Read({&byte, 1}).status, IoStatus::kTimeout);
+    EXPECT_GE(Now(), second);
+    EXPECT_LT(Now(), second + kAtOnce);
+  });
+}
+
 TEST_P(ConnTest, ADeadlineThatFiredAndWasMovedIsInvisible) {
   End end = Open();
   IoResult result;
@@ -619,7 +633,8 @@ TEST_P(ConnTest, ATimedOutWriteSaysHowMuchWentOut) {
 // --- Connecting.
 
 TEST_P(ConnTest, ConnectReachesAListener) {
-  for (const char* at : {"127.0.0.1:0", "[::1]:0", "unix:@netpoll-conn-test"}) {
+  for (const std::string& at :
+       {std::string("127.0.0.1:0"), std::string("[::1]:0"), UniqueUnixName()}) {
     const Endpoint endpoint = Endpoint::Parse(at).value();
     RawSocket listener = RawSocket::Listen(endpoint);
     const Endpoint to = listener.local();
@@ -654,7 +669,7 @@ TEST_P(ConnTest, ARefusedConnectSaysSoAndCanBeTriedAgain) {
 }
 
 TEST_P(ConnTest, ConnectTimesOutAtItsDeadline) {
-  for (const char* at : {"127.0.0.1:0", "unix:@netpoll-conn-test"}) {
+  for (const std::string& at : {std::string("127.0.0.1:0"), UniqueUnixName()}) {
     const FullListener full(Endpoint::Parse(at).value());
     Conn& conn = NewConn(Elsewhere());
     On(0, [&] {
@@ -667,7 +682,7 @@ TEST_P(ConnTest, ConnectTimesOutAtItsDeadline) {
 }
 
 TEST_P(ConnTest, CloseEndsAConnect) {
-  for (const char* at : {"127.0.0.1:0", "unix:@netpoll-conn-test"}) {
+  for (const std::string& at : {std::string("127.0.0.1:0"), UniqueUnixName()}) {
     const FullListener full(Endpoint::Parse(at).value());
     Conn& conn = NewConn(Elsewhere());
     IoResult result;

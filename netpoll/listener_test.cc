@@ -15,7 +15,6 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -94,18 +93,12 @@ class ListenerTest : public NetpollTest {
 
 INSTANTIATE_TEST_SUITE_P(Workers, ListenerTest, testing::Values(1, 2, 8));
 
-// Nobody else's on this machine; pids do not tell, as they start anew in every sandbox.
-std::string AbstractName() {
-  std::random_device random;
-  return "unix:@netpoll-test-" + std::to_string(random()) + "-" + std::to_string(random());
-}
-
 // --- Binding.
 
 TEST_P(ListenerTest, EachKindOfAddressAccepts) {
   const ShortFolder folder;
   for (const std::string& at : {std::string("127.0.0.1:0"), std::string("[::1]:0"),
-                                "unix:" + folder.File("s"), AbstractName()}) {
+                                "unix:" + folder.File("s"), UniqueUnixName()}) {
     Listener& listener = Listen(at);
     EXPECT_TRUE(listener.at().is_unix() || listener.at().port() != 0);
     RawSocket client = RawSocket::Connect(listener.at());
@@ -172,7 +165,7 @@ TEST_P(ListenerTest, AGroupSharesOnePortAndLosesNoConnection) {
 }
 
 TEST_P(ListenerTest, AUnixAddressIsOneSocketHoweverManyAreAskedFor) {
-  const auto bound = BindTo(At(AbstractName()), 4);
+  const auto bound = BindTo(At(UniqueUnixName()), 4);
   ASSERT_TRUE(bound.ok()) << bound.status();
   EXPECT_EQ(bound->size(), 1u);
   CloseBound(poller().kernel(), bound->front());
@@ -216,7 +209,7 @@ TEST_P(ListenerTest, AUnixPathInUseIsAnErrorThatNamesIt) {
   const RawSocket other = RawSocket::Listen(At("unix:" + folder.File("s")));
   ExpectRefused(other.local(), 1);
   EXPECT_TRUE(RawSocket::Connect(other.local()).valid());
-  ExpectRefused(RawSocket::Listen(At(AbstractName())).local(), 1);
+  ExpectRefused(RawSocket::Listen(At(UniqueUnixName())).local(), 1);
 }
 
 TEST_P(ListenerTest, AFileThatIsNoSocketIsNotReplaced) {

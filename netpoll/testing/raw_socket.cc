@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <random>
+#include <string>
 
 namespace netpoll {
 namespace {
@@ -130,6 +132,11 @@ void RawSocket::Reset() {
 bool RawSocket::Await(short events) const {
   pollfd entry = {.fd = fd_, .events = events, .revents = 0};
   return ::poll(&entry, 1, kPatienceMs) > 0;
+}
+
+std::string UniqueUnixName() {
+  std::random_device random;
+  return "unix:@netpoll-test-" + std::to_string(random()) + "-" + std::to_string(random());
 }
 
 std::pair<RawSocket, RawSocket> ConnectedPair(int family) {

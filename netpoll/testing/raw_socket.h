@@ -66,6 +66,10 @@ class RawSocket {
   int fd_ = -1;
 };
 
+// A name in the abstract namespace, "unix:@...", that nobody else on this machine has. Pids would
+// not tell, as they start anew in every sandbox.
+std::string UniqueUnixName();
+
 // Two ends of one connection over loopback (AF_INET, AF_INET6) or of a socketpair (AF_UNIX),
 // without delay.
 std::pair<RawSocket, RawSocket> ConnectedPair(int family = AF_INET);
