@@ -49,7 +49,7 @@ bool Conn::NoMoreEdges() const {
 
 template <class Call>
 IoResult Conn::TryReadHeld(size_t asked, Call call) {
-  if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
+  if (socket_.closed()) return kIsClosed;
   return asked == 0 ? IoResult() : ReceiveHeld(asked, call);
 }
 
@@ -81,6 +81,7 @@ IoResult Conn::AwaitReadableHeld() {
 // a busy worker gets to it.
 template <class Call>
 IoResult Conn::ReadHeld(size_t asked, Call call) {
+  if (const IoResult state = socket_.Check(Direction::kRead); !state.ok()) return state;
   IoResult got = TryReadHeld(asked, call);
   while (got.status == IoStatus::kAgain) {
     if (const IoResult waited = AwaitReadableHeld(); !waited.ok()) return waited;
@@ -115,6 +116,16 @@ IoResult Conn::Reader::TryRead(std::span<std::byte> buffer) {
     const internal::Socket& socket = conn_.socket_;
     return socket.kernel().Recv(socket.fd(), buffer.data(), buffer.size(), 0);
   });
+}
+
+IoResult Conn::Reader::TryPeek(std::span<std::byte> buffer) {
+  if (!hold_) return kIsClosed;
+  const IoResult seen = conn_.TryReadHeld(buffer.size(), [&] {
+    const internal::Socket& socket = conn_.socket_;
+    return socket.kernel().Recv(socket.fd(), buffer.data(), buffer.size(), MSG_PEEK);
+  });
+  if (seen.bytes > 0) conn_.queue_ = Queue::kUnknown;  // not drained: all of it is still there
+  return seen;
 }
 
 // --- Writing.
@@ -255,12 +266,16 @@ bool Conn::was_reset() {
   return info.tcpi_state == TCP_CLOSE;  // 0, which no state has, for other sockets
 }
 
-int64_t Conn::unsent_bytes() {
+int64_t Conn::BytesIn(unsigned long queue) {
   int bytes = 0;
   int error = -EBADF;
-  socket_.Use([&] { error = socket_.kernel().Ioctl(socket_.fd(), SIOCOUTQ, &bytes); });
+  socket_.Use([&] { error = socket_.kernel().Ioctl(socket_.fd(), queue, &bytes); });
   return error < 0 ? -1 : bytes;
 }
+
+int64_t Conn::unsent_bytes() { return BytesIn(SIOCOUTQ); }
+
+int64_t Conn::unread_bytes() { return BytesIn(SIOCINQ); }
 
 Endpoint Conn::Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const) {
   sockaddr_storage address = {};

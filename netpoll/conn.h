@@ -68,8 +68,10 @@ class Conn {
     // may still say kAgain. Needs no buffer meanwhile, and costs no system call when something may
     // be left from before.
     IoResult AwaitReadable();
-    // As Read, but kAgain instead of waiting.
+    // As Read, but kAgain instead of waiting, and whatever the deadline: bytes that came are there.
     IoResult TryRead(std::span<std::byte> buffer);
+    // As TryRead, but the bytes stay where they are: the next read finds them again.
+    IoResult TryPeek(std::span<std::byte> buffer);
 
    private:
     Conn& conn_;
@@ -128,7 +130,8 @@ class Conn {
   // `source` yet. Both must be open.
   void AlsoWakeFor(Conn& source);
   // The poller has seen an error, such as a reset. What arrived before can still be read. FIN in
-  // both directions is none.
+  // both directions is none; nor is an error that an operation was told of before the poller
+  // looked.
   bool broken();
   // TCP: a reset has ended the connection. The kernel tells one operation of a reset; if that was a
   // write, a read then finds an end like that of a FIN. Not to be asked after ShutdownWrite, when a
@@ -137,6 +140,8 @@ class Conn {
   // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1. Like the addresses below,
   // not while another fiber connects.
   int64_t unsent_bytes();
+  // Bytes that came and were not read yet (SIOCINQ), or -1. Likewise.
+  int64_t unread_bytes();
 
   bool closed() const { return socket_.closed(); }
   // Empty when the peer is gone already.
@@ -163,6 +168,7 @@ class Conn {
   IoResult SendvHeld(std::span<iovec> buffers);
   IoResult FinishConnect(const Endpoint& to, sched::Deadline deadline);
   bool NoMoreEdges() const;
+  int64_t BytesIn(unsigned long queue);
   Endpoint Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const);
 
   internal::Socket socket_;

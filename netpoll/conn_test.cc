@@ -478,6 +478,47 @@ TEST_P(ConnTest, ADeadlineEndsAWait) {
   }
 }
 
+TEST_P(ConnTest, APeekLeavesTheBytesForTheNextRead) {
+  End end = Open();
+  end.peer.Send("kept");
+  On(0, [&] {
+    Conn::Reader reader(end.conn);
+    std::byte buffer[8];
+    EXPECT_TRUE(reader.AwaitReadable().ok());
+    for (int i = 0; i < 2; ++i) {
+      const IoResult seen = reader.TryPeek(buffer);
+      EXPECT_EQ(TextOf({buffer, seen.bytes}), "kept");
+    }
+    EXPECT_TRUE(reader.AwaitReadable().ok()) << "they are still there";
+    EXPECT_EQ(end.conn.unread_bytes(), 4);
+    EXPECT_EQ(reader.TryRead({buffer, 3}).bytes, 3u);
+    EXPECT_EQ(reader.TryRead(buffer).bytes, 1u);
+    EXPECT_EQ(reader.TryPeek(buffer).status, IoStatus::kAgain);
+  });
+  end.peer.ShutdownWrite();
+  On(0, [&] {
+    Conn::Reader reader(end.conn);
+    std::byte byte;
+    EXPECT_TRUE(reader.AwaitReadable().ok());
+    EXPECT_EQ(reader.TryPeek({&byte, 1}).status, IoStatus::kEof);
+  });
+}
+
+// Who was told that there is something must get it, however late it comes to ask.
+TEST_P(ConnTest, TryReadTakesWhatCameInTimeAlsoAfterTheDeadline) {
+  End end = Open();
+  end.peer.Send("kept");
+  On(0, [&] {
+    Conn::Reader reader(end.conn);
+    std::byte buffer[8];
+    EXPECT_TRUE(reader.AwaitReadable().ok());
+    end.conn.SetReadDeadline(sched::kLongAgo);
+    EXPECT_EQ(reader.TryRead(buffer).bytes, 4u);
+    EXPECT_EQ(reader.TryRead(buffer).status, IoStatus::kAgain);
+    EXPECT_EQ(reader.AwaitReadable().status, IoStatus::kTimeout);
+  });
+}
+
 TEST_P(ConnTest, APastDeadlineFailsAtOnceAndLeavesTheBytes) {
   End end = Open();
   end.peer.Send("kept");
@@ -485,7 +526,6 @@ TEST_P(ConnTest, APastDeadlineFailsAtOnceAndLeavesTheBytes) {
     std::byte byte;
     end.conn.SetReadDeadline(sched::kLongAgo);
     EXPECT_EQ(end.conn.Read({&byte, 1}).status, IoStatus::kTimeout);
-    EXPECT_EQ(end.conn.TryRead({&byte, 1}).status, IoStatus::kTimeout);
     EXPECT_EQ(end.conn.AwaitReadable().status, IoStatus::kTimeout);
     EXPECT_TRUE(end.conn.Write(BytesOf("the other direction has its own")).ok());
     end.conn.SetReadDeadline(sched::kNever);
