@@ -5,7 +5,6 @@
 
 #include "sched/check.h"
 #include "sched/fibers.h"
-#include "sched/parking_lot.h"
 
 namespace parkway {
 namespace {
@@ -33,7 +32,7 @@ std::span<std::byte> BufferPool::Scratch() {
 }
 
 BufferPool::Lease BufferPool::Take() {
-  leased_.fetch_add(1, std::memory_order_seq_cst);
+  leased_.fetch_add(1, std::memory_order_relaxed);
   {
     sched::MutexLock lock(mu_);
     if (!free_.empty()) {
@@ -54,25 +53,7 @@ void BufferPool::Return(std::byte* buffer) {
     }
   }
   delete[] buffer;
-  leased_.fetch_sub(1, std::memory_order_seq_cst);
-  WakeNext();
-}
-
-void BufferPool::Wait() {
-  in_line_.fetch_add(1, std::memory_order_seq_cst);
-  sched::CurrentParkingLot().Wait(
-      this, sched::WaitReason::kLock,
-      [](void* arg) {
-        auto* const pool = static_cast<BufferPool*>(arg);
-        return pool->leased_.load(std::memory_order_seq_cst) >= pool->limit_;
-      },
-      this);
-  in_line_.fetch_sub(1, std::memory_order_seq_cst);
-}
-
-void BufferPool::WakeNext() {
-  if (in_line_.load(std::memory_order_seq_cst) == 0) return;
-  (void)sched::CurrentParkingLot().Wake(this, 1);  // none: they have seen the room themselves
+  leased_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 }  // namespace parkway

@@ -4,9 +4,9 @@
 //
 // A relay reads into its worker's scratch buffer and writes that out before it parks; only what the
 // target did not take is copied into a leased buffer. So an idle connection holds none, and the
-// pool bounds what slow receivers can pin down. A relay asks for room *before* it reads, and waits
-// in line, holding nothing, while the pool is exhausted. Each buffer that comes back wakes one of
-// the line, and who then needs none wakes the next.
+// pool bounds what slow receivers can pin down. A relay looks for room *before* it reads; while the
+// pool is used up it moves only what its target takes at once, and leaves the rest in the kernel
+// (session.cc). So nobody waits for a buffer, and nobody's slow receiver stops another session.
 #ifndef PARKWAY_SERVER_BUFFER_POOL_H_
 #define PARKWAY_SERVER_BUFFER_POOL_H_
 
@@ -52,54 +52,26 @@ class BufferPool {
     std::byte* buffer_ = nullptr;
   };
 
-  // Room for one read that the caller does now.
-  class Room {
-   public:
-    // Blocks the fiber while every buffer is leased. One load when there is room.
-    explicit Room(BufferPool& pool) : pool_(pool) {
-      while (pool_.leased_.load(std::memory_order_seq_cst) >= pool_.limit_) {
-        pool_.Wait();
-        was_in_line_ = true;
-      }
-    }
-    ~Room() {
-      if (was_in_line_) pool_.WakeNext();
-    }
-    Room(const Room&) = delete;
-    Room& operator=(const Room&) = delete;
+  // Whether a lease is left for a read that the caller does now. Any fiber. (Relaxed: who sees an
+  // old count leases one more, or does without one that is there.)
+  bool HasRoom() const { return leased_.load(std::memory_order_relaxed) < limit_; }
 
-    // REQUIRES: the fiber has not parked since the Room was made; once. Never waits: as many
-    // buffers as there are workers lie above the limit, and each worker runs one fiber between its
-    // Room and its next park.
-    Lease Take() {
-      was_in_line_ = false;  // the buffer wakes the next when it comes back
-      return pool_.Take();
-    }
-
-   private:
-    BufferPool& pool_;
-    bool was_in_line_ = false;
-  };
+  // REQUIRES: HasRoom() since the fiber last parked, and one lease for it. Never waits: as many
+  // buffers as there are workers lie above the limit, and each worker runs one fiber between its
+  // HasRoom and its next park.
+  Lease Take();
 
   // The calling worker's own scratch buffer, valid until the fiber parks.
   std::span<std::byte> Scratch();
 
-  // Statistics.
-  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }
-  int64_t in_line() const { return in_line_.load(std::memory_order_relaxed); }
+  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }  // statistics
 
  private:
-  Lease Take();
   void Return(std::byte* buffer);
-  void Wait();
-  void WakeNext();
 
-  const int64_t limit_;  // buffers at which a Room waits
+  const int64_t limit_;  // leases at which there is no room
   std::vector<std::unique_ptr<std::byte[]>> scratch_;
   std::atomic<int64_t> leased_{0};
-  // Fibers in line. Counted before leased_ is looked at again, read after it fell: seq_cst, so that
-  // one of the two notices.
-  std::atomic<int64_t> in_line_{0};
 
   sched::Mutex mu_;
   std::vector<std::byte*> free_ ABSL_GUARDED_BY(mu_);

@@ -28,7 +28,7 @@ class BufferPoolTest : public testing::TestWithParam<int> {
     scheduler_ = std::make_unique<sched::Scheduler>(options);
   }
 
-  // A pool at which readers wait once `buffers` are leased.
+  // A pool without room once `buffers` are leased.
   void MakePool(int buffers) {
     const size_t count = static_cast<size_t>(buffers) + static_cast<size_t>(GetParam());
     pool_ = std::make_unique<BufferPool>(count * BufferPool::kBufferBytes, GetParam());
@@ -42,16 +42,12 @@ class BufferPoolTest : public testing::TestWithParam<int> {
     EXPECT_EQ(pool_->leased(), 0);
   }
 
-  // Leases every buffer below the limit.
+  // While there is room.
   std::vector<BufferPool::Lease> LeaseAll() {
     std::vector<BufferPool::Lease> leases;
     leases.reserve(limit_);
-    for (int i = 0; i < limit_; ++i) leases.push_back(BufferPool::Room(*pool_).Take());
+    while (pool_->HasRoom()) leases.push_back(pool_->Take());
     return leases;
-  }
-
-  void AwaitInLine(int count) {
-    while (pool_->in_line() < count) sched::Yield();
   }
 
   std::unique_ptr<netpoll::Poller> poller_;
@@ -81,75 +77,18 @@ TEST_P(BufferPoolTest, LeasesBuffersOfTheirOwn) {
   });
 }
 
-TEST_P(BufferPoolTest, ReadersWaitWhileAllIsLeased) {
-  MakePool(4);
-  std::atomic<int> through{0};
+TEST_P(BufferPoolTest, ThereIsRoomAgainWithTheFirstLeaseThatEnds) {
+  MakePool(16);
   Run([&] {
     auto leases = LeaseAll();
-    sched::FiberScope scope;
-    for (int i = 0; i < 20; ++i) {
-      ASSERT_TRUE(scope.Spawn([&] {
-        BufferPool::Room room(*pool_);
-        through.fetch_add(1);
-      }));
-    }
-    AwaitInLine(20);
-    EXPECT_EQ(through.load(), 0);
-    EXPECT_EQ(pool_->leased(), limit_);
-    leases.clear();
-  });
-  EXPECT_EQ(through.load(), 20);
-}
-
-// Each buffer that comes back wakes one reader; one that needs no buffer must wake the next.
-TEST_P(BufferPoolTest, ReadersThatNeedNoBufferPassTheRoomOn) {
-  MakePool(4);
-  std::atomic<int> through{0};
-  Run([&] {
-    auto leases = LeaseAll();
-    sched::FiberScope scope;
-    for (int i = 0; i < 50; ++i) {
-      ASSERT_TRUE(scope.Spawn([&] {
-        BufferPool::Room room(*pool_);
-        through.fetch_add(1);
-      }));
-    }
-    AwaitInLine(50);
-    leases.pop_back();  // a single one; the others stay leased meanwhile
-    while (through.load() < 50) sched::Yield();
-  });
-}
-
-class BufferPoolOrderTest : public BufferPoolTest {};
-
-// One worker: with more, two that come at the same time have no order.
-INSTANTIATE_TEST_SUITE_P(Workers, BufferPoolOrderTest, testing::Values(1),
-                         testing::PrintToStringParamName());
-
-TEST_P(BufferPoolOrderTest, TheLineKeepsItsOrder) {
-  MakePool(4);
-  std::vector<int> order;
-  Run([&] {
-    auto leases = LeaseAll();
-    sched::FiberScope scope;
-    for (int i = 0; i < 10; ++i) {
-      ASSERT_TRUE(scope.Spawn([&, i] {
-        BufferPool::Room room(*pool_);
-        order.push_back(i);
-      }));
-      AwaitInLine(i + 1);
-    }
+    EXPECT_FALSE(pool_->HasRoom());
     leases.pop_back();
-    scope.Join();
+    EXPECT_TRUE(pool_->HasRoom());
   });
-  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
 }
 
-// Many that lease, hold, and return, beside many that only look: nobody is left behind, and the
-// bound holds.
-TEST_P(BufferPoolTest, RecoversFromExhaustionAgainAndAgain) {
+TEST_P(BufferPoolTest, EachWorkerMayTakeTheOneItSawRoomFor) {
   MakePool(2);
-  std::atomic<int> rounds{0};
   constexpr int kFibers = 64;
   constexpr int kRounds = 100;
   Run([&] {
@@ -157,21 +96,19 @@ TEST_P(BufferPoolTest, RecoversFromExhaustionAgainAndAgain) {
     for (int i = 0; i < kFibers; ++i) {
       const bool spawned = scope.Spawn([&, i] {
         for (int round = 0; round < kRounds; ++round) {
-          BufferPool::Room room(*pool_);
-          if ((i + round) % 3 != 0) {
-            const BufferPool::Lease lease = room.Take();
+          if (pool_->HasRoom()) {
+            const BufferPool::Lease lease = pool_->Take();
             EXPECT_LE(pool_->leased(), limit_ + GetParam());
             lease.bytes()[0] = static_cast<std::byte>(i);
             sched::Yield();
             EXPECT_EQ(lease.bytes()[0], static_cast<std::byte>(i));
           }
-          rounds.fetch_add(1);
+          sched::Yield();
         }
       });
       ASSERT_TRUE(spawned);
     }
   });
-  EXPECT_EQ(rounds.load(), kFibers * kRounds);
 }
 
 TEST_P(BufferPoolTest, ScratchBelongsToTheWorker) {

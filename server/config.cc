@@ -80,8 +80,9 @@ DEFINE_string(keepalive_idle, "60s",
 DEFINE_string(buffer_memory, "64MiB",
               "Bound of the memory for bytes on their way, all together. "
               "A size, 64KiB to 1TiB: what slow receivers have not taken yet; idle connections "
-              "hold none. When it is used up, connections wait their turn to read. 64MiB is "
-              "enough for a thousand slow receivers. Raising it costs that much memory at worst.");
+              "hold none. 64MiB is enough for a thousand slow receivers. When it is used up, bytes "
+              "stay with the sender's kernel until the receiver takes them, which costs a system "
+              "call more per turn. Raising it costs that much memory at worst.");
 
 DEFINE_int32(workers, 0,
              "Threads that serve connections; 0 takes one per usable CPU. "

@@ -85,41 +85,59 @@ EndReason Session::ResetBy(const Conn& broken) const {
 
 void Session::Relay(Half& half) {
   for (;;) {
-    IoResult result = half.reader->AwaitReadable();
-    if (result.ok()) {
-      BufferPool::Room room(buffers_);
-      // No park between here and the end of the write or the copy into a lease: the scratch buffer
-      // belongs to the worker.
-      const std::span<std::byte> scratch = buffers_.Scratch();
-      result = half.reader->TryRead(scratch);
-      if (result.status == IoStatus::kAgain) continue;
-      if (result.ok()) {
-        half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
-        const IoResult written = WriteAll(half, room, scratch.first(result.bytes));
-        if (!written.ok()) return HalfEnded(half, written, /*reading=*/false);
-        sched::ChargeOperation();
-        continue;
-      }
-    }
-    if (result.status == IoStatus::kTimeout && KeepWaiting(*half.source, &Conn::SetReadDeadline)) {
+    Step step = {half.reader->AwaitReadable(), /*reading=*/true};
+    if (step.result.ok()) step = buffers_.HasRoom() ? Move(half) : MoveInPlace(half);
+    if (step.result.ok()) {
+      sched::ChargeOperation();
       continue;
     }
-    return HalfEnded(half, result, /*reading=*/true);
+    if (step.reading && step.result.status == IoStatus::kAgain) continue;
+    const bool timed_out = step.reading && step.result.status == IoStatus::kTimeout;
+    if (timed_out && KeepWaiting(*half.source, &Conn::SetReadDeadline)) continue;
+    return HalfEnded(half, step);
   }
 }
 
-void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
-  switch (result.status) {
+// No park between the read and the end of the write or the copy into a lease: the scratch buffer
+// belongs to the worker.
+Session::Step Session::Move(Half& half) {
+  const std::span<std::byte> scratch = buffers_.Scratch();
+  const IoResult read = half.reader->TryRead(scratch);
+  if (!read.ok()) return {read, /*reading=*/true};
+  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+  const IoResult sent = Send(half, scratch.first(read.bytes));
+  if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
+  if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
+  return {SendRest(half, scratch.subspan(sent.bytes, read.bytes - sent.bytes)), /*reading=*/false};
+}
+
+// While the buffer pool is used up. What the target does not take at once stays with the source's
+// kernel, which costs a system call more per turn and no memory. Waiting for a buffer before
+// reading would let slow receivers stop everybody, and two halves of one session, through a backend
+// that answers as it reads, each other.
+Session::Step Session::MoveInPlace(Half& half) {
+  const std::span<std::byte> scratch = buffers_.Scratch();
+  const IoResult seen = half.reader->TryPeek(scratch);
+  if (!seen.ok()) return {seen, /*reading=*/true};
+  const IoResult sent = Send(half, scratch.first(seen.bytes));
+  if (sent.status == IoStatus::kAgain) return {AwaitTarget(half), /*reading=*/false};
+  if (!sent.ok()) return {sent, /*reading=*/false};
+  TargetIsWritable(half);
+  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+  return {half.reader->TryRead(scratch.first(sent.bytes)), /*reading=*/true};
+}
+
+void Session::HalfEnded(Half& half, const Step& step) {
+  switch (step.result.status) {
     case IoStatus::kEof:
       if (EndedByReset(half)) break;
       half.finished.store(true, std::memory_order_seq_cst);
       (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
       half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
-      LimitTheOtherHalf(half);
-      return;
+      return LimitTheOtherHalf(half);
     case IoStatus::kTimeout:
-      if (!reading && !echo_ && half.source->broken()) {
-        SetReason(ResetBy(*half.source));  // reset_linger is over
+      if (half.give_up != sched::kNever) {  // reset_linger is over
+        SetReason(ResetBy(*half.source));
         half.target->Abort();
       }
       return End(EndReason::kIdle);
@@ -128,22 +146,30 @@ void Session::HalfEnded(Half& half, const IoResult& result, bool reading) {
     default:
       break;
   }
-  SetReason(ResetBy(reading ? *half.source : *half.target));
-  if (reading) {
+  SetReason(ResetBy(step.reading ? *half.source : *half.target));
+  if (step.reading) {
     if (!echo_) PassResetOn(*half.target);
     return End(EndReason::kNone);
   }
   // The target broke. Its own reader delivers what it sent before that and meets the same end; in
   // case it does not, the half-close limit holds.
+  half.target_broke.store(true, std::memory_order_seq_cst);
   if (!echo_ && alive_.load(std::memory_order_acquire) == 1) return PassResetOn(*half.source);
   LimitTheOtherHalf(half);
 }
 
+// Nobody is left to answer to. The kernel tells of a reset once, and may have told the writer.
+bool Session::SourceBroke(const Half& half) const {
+  return !echo_ &&
+         (half.source->broken() || Other(half).target_broke.load(std::memory_order_seq_cst));
+}
+
 // The source's reset may have been told to the other half, which was writing to it; the end that
-// this half then reads looks like a FIN.
+// this half then reads looks like a FIN. After our own FIN the connection's state says nothing, and
+// that may come at any moment: so it is asked for before and after.
 bool Session::EndedByReset(const Half& half) const {
-  const Half& other = &half == &half_[0] ? half_[1] : half_[0];
-  return !echo_ && !other.finished.load(std::memory_order_seq_cst) && half.source->was_reset();
+  const auto fin_sent = [&] { return Other(half).finished.load(std::memory_order_seq_cst); };
+  return !echo_ && !fin_sent() && half.source->was_reset() && !fin_sent();
 }
 
 // From now on half_close_timeout holds. The other half reads what this one's target sends, and may
@@ -151,8 +177,10 @@ bool Session::EndedByReset(const Half& half) const {
 // anew.
 void Session::LimitTheOtherHalf(Half& half) {
   half_closed_.store(true, std::memory_order_seq_cst);
-  if (echo_ || Limit() == sched::Duration(0)) return;
-  half.target->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
+  if (echo_) return;
+  if (Limit() > sched::Duration(0)) {
+    half.target->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
+  }
   half.source->SetWriteDeadline(sched::kLongAgo);
 }
 
@@ -170,52 +198,60 @@ void Session::PassResetOn(Conn& target) {
 
 // --- Writing.
 
-IoResult Session::WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data) {
-  const IoResult result = half.writer->TryWrite(data);
-  if (result.ok() && result.bytes == data.size()) return result;
-  const bool waits = result.status == IoStatus::kAgain || result.status == IoStatus::kTimeout;
-  if (!result.ok() && !waits) return result;
-  return WriteRest(half, room, data.subspan(result.bytes));
+// What the target takes now, or kAgain.
+IoResult Session::Send(Half& half, std::span<const std::byte> data) {
+  for (;;) {
+    const IoResult sent = half.writer->TryWrite(data);
+    if (sent.status != IoStatus::kTimeout || !KeepWriting(half)) return sent;
+  }
 }
 
 // The target takes no more for now: from here on the fiber parks, so the bytes need a place of
 // their own.
-[[gnu::noinline]] IoResult Session::WriteRest(Half& half, BufferPool::Room& room,
-                                              std::span<const std::byte> rest) {
-  const BufferPool::Lease lease = room.Take();
+[[gnu::noinline]] IoResult Session::SendRest(Half& half, std::span<const std::byte> rest) {
+  const BufferPool::Lease lease = buffers_.Take();
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
-  if (!echo_) half.target->AlsoWakeFor(*half.source);
-  sched::Deadline give_up = sched::kNever;
   for (;;) {
-    IoResult result = half.writer->TryWrite(rest);
-    if (result.bytes > 0) {
-      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
-      rest = rest.subspan(result.bytes);
-      if (rest.empty()) {
-        half.target->SetWriteDeadline(sched::kNever);
-        half.unsent.store(0, std::memory_order_seq_cst);
-        return result;
-      }
+    const IoResult sent = Send(half, rest);
+    if (sent.status == IoStatus::kAgain) {
+      if (const IoResult waited = AwaitTarget(half); !waited.ok()) return waited;
+      continue;
     }
-    if (result.status == IoStatus::kAgain) {
-      if (give_up == sched::kNever && !echo_ && half.source->broken()) {
-        // Nobody is left to answer to: the target has reset_linger to take the rest.
-        give_up = sched::After(sched::Now(), timeouts_.reset_linger);
-      }
-      half.unsent.store(half.target->unsent_bytes(), std::memory_order_seq_cst);
-      if (!KeepWriting(half, give_up)) return {.status = IoStatus::kTimeout};
-      result = half.writer->AwaitWritable();
-    }
-    if (result.ok()) continue;
-    if (result.status != IoStatus::kTimeout || !KeepWriting(half, give_up)) return result;
+    if (!sent.ok()) return sent;
+    half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+    rest = rest.subspan(sent.bytes);
+    if (!rest.empty()) continue;
+    TargetIsWritable(half);
+    return sent;
   }
 }
 
-bool Session::KeepWriting(Half& half, sched::Deadline give_up) {
-  if (give_up == sched::kNever) return KeepWaiting(*half.target, &Conn::SetWriteDeadline);
-  if (give_up <= sched::Now()) return false;
-  half.target->SetWriteDeadline(give_up);
+// Blocks until the target may take more; kTimeout when the session's patience with it is over.
+IoResult Session::AwaitTarget(Half& half) {
+  if (!echo_) half.target->AlsoWakeFor(*half.source);
+  for (;;) {
+    if (half.give_up == sched::kNever && SourceBroke(half)) {
+      half.give_up = sched::After(sched::Now(), timeouts_.reset_linger);
+    }
+    NoteTakenBytes(sched::RoundTime());
+    half.unsent.store(half.target->unsent_bytes(), std::memory_order_seq_cst);
+    if (!KeepWriting(half)) return {.status = IoStatus::kTimeout};
+    const IoResult waited = half.writer->AwaitWritable();
+    if (waited.status != IoStatus::kTimeout) return waited;
+  }
+}
+
+void Session::TargetIsWritable(Half& half) {
+  if (half.unsent.load(std::memory_order_seq_cst) == 0) return;  // it has not been waited for
+  half.target->SetWriteDeadline(sched::kNever);
+  half.unsent.store(0, std::memory_order_seq_cst);
+}
+
+bool Session::KeepWriting(Half& half) {
+  if (half.give_up == sched::kNever) return KeepWaiting(*half.target, &Conn::SetWriteDeadline);
+  if (half.give_up <= sched::Now()) return false;
+  half.target->SetWriteDeadline(half.give_up);
   return true;
 }
 
@@ -248,6 +284,7 @@ bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
   *next = sched::After(LastActivity(), limit);
   if (*next > now) return false;
   NoteTakenBytes(now);
+  NoteUnreadBytes(now);
   *next = sched::After(LastActivity(), limit);
   return *next <= now;
 }
@@ -269,6 +306,18 @@ void Session::NoteTakenBytes(sched::Deadline now) {
     if (left < 0 || left >= before) continue;
     half_[i].last_activity.store(sched::ToNs(now), std::memory_order_relaxed);
     half_[i].unsent.store(left, std::memory_order_seq_cst);
+  }
+}
+
+// Bytes that wait for a half that is not blocked are activity, which only has not been seen yet:
+// the process was stopped, or the worker busy, when both the bytes and the timer came.
+void Session::NoteUnreadBytes(sched::Deadline now) {
+  for (int i = 0; i < halves(); ++i) {
+    Half& half = half_[i];
+    if (half.unsent.load(std::memory_order_seq_cst) != 0) continue;
+    if (half.target_broke.load(std::memory_order_seq_cst)) continue;  // it reads no more
+    if (half.source->unread_bytes() <= 0) continue;
+    half.last_activity.store(sched::ToNs(now), std::memory_order_relaxed);
   }
 }
 

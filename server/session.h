@@ -8,16 +8,17 @@
 //   a half meets           what it does, and what becomes of the session
 //   source: FIN            sends FIN to the target; the other half goes on, from here under
 //                          half_close_timeout
-//   source: reset          waits until the target's kernel has delivered what was written (at most
+//   source: reset          waits until the target has taken what came before it (at most
 //                          reset_linger), then resets the target: the session ends
 //   target: write fails    stops; the other half still delivers what the target sent before it
 //                          broke, reads the reset, and passes it on: the session ends
 //   silence both ways      for idle_timeout: closes both, the session ends. A receiver that takes
-//                          bytes out of its kernel's queue is not silent
+//                          bytes out of its kernel's queue, while a half is blocked there, is not
+//                          silent; nor are bytes that came and were not read yet
 //   End() by the server    (drain deadline, second SIGTERM) both halves return, the session ends
 //
-// Bytes that arrived before a FIN or a reset are always delivered first. The record lives until
-// both halves have left.
+// Bytes that arrived before a FIN are delivered first, those before a reset within reset_linger.
+// The record lives until both halves have left.
 #ifndef PARKWAY_SERVER_SESSION_H_
 #define PARKWAY_SERVER_SESSION_H_
 
@@ -89,27 +90,44 @@ class Session {
     std::optional<netpoll::Conn::Writer> writer;
     // A FIN was sent to the target.
     std::atomic<bool> finished{false};
-    // When bytes last moved, in nanoseconds; written by this half, read by the other (relaxed: a
-    // late look only delays a timeout).
+    // A write told this half that the target broke; the other half, which reads there, may not be.
+    std::atomic<bool> target_broke{false};
+    // When bytes last moved, in nanoseconds; stored and loaded by both halves (relaxed: a late look
+    // only delays a timeout).
     std::atomic<int64_t> last_activity{0};
     // Bytes in the target's send queue when this half was last seen blocked there, else 0.
     std::atomic<int64_t> unsent{0};
+    // The source broke while the target was blocked: until when the target may take the rest.
+    sched::Deadline give_up = sched::kNever;
+  };
+
+  // What a half met: the result of reading its source or of writing its target.
+  struct Step {
+    netpoll::IoResult result;
+    bool reading;
   };
 
   void Relay(Half& half);
-  netpoll::IoResult WriteAll(Half& half, BufferPool::Room& room, std::span<const std::byte> data);
-  netpoll::IoResult WriteRest(Half& half, BufferPool::Room& room, std::span<const std::byte> rest);
-  bool KeepWriting(Half& half, sched::Deadline give_up);
+  Step Move(Half& half);
+  Step MoveInPlace(Half& half);
+  netpoll::IoResult Send(Half& half, std::span<const std::byte> data);
+  netpoll::IoResult SendRest(Half& half, std::span<const std::byte> rest);
+  netpoll::IoResult AwaitTarget(Half& half);
+  void TargetIsWritable(Half& half);
+  bool KeepWriting(Half& half);
   bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
   bool Expired(sched::Duration limit, sched::Deadline* next);
   void NoteTakenBytes(sched::Deadline now);
+  void NoteUnreadBytes(sched::Deadline now);
   sched::Deadline LastActivity() const;
   void PassResetOn(netpoll::Conn& target);
   void SetReason(EndReason reason);
   EndReason ResetBy(const netpoll::Conn& broken) const;
   void LimitTheOtherHalf(Half& half);
+  const Half& Other(const Half& half) const { return half_[&half == &half_[0] ? 1 : 0]; }
+  bool SourceBroke(const Half& half) const;
   bool EndedByReset(const Half& half) const;
-  void HalfEnded(Half& half, const netpoll::IoResult& result, bool reading);
+  void HalfEnded(Half& half, const Step& step);
   sched::Duration Limit() const;
 
   netpoll::Conn client_;

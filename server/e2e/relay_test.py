@@ -510,6 +510,32 @@ class SlowReceivers(DaemonTest):
         for client, backend in quick:
             self.assert_relays(client, backend)
 
+    def test_slow_receivers_that_use_up_the_pool_stop_nobody_else(self):
+        """More of them than there are buffers: whoever's receiver reads goes on without."""
+        daemon, _, _, _ = self.start_exhausted(16, workers=2)
+        self.await_standstill(daemon)
+        server = self._sockets[0]
+        client, backend = self.session(daemon, server)
+        for _ in range(20):
+            self.assert_relays(client, backend)
+        up, down = Pattern("up", 8 * MIB), Pattern("down", 8 * MIB)
+        in_parallel((up.send, client), (up.receive, backend),
+                    (down.send, backend), (down.receive, client))
+
+    def test_a_backend_that_answers_as_it_reads_does_not_need_two_buffers(self):
+        """The upload waits until the backend reads on, and that until its answer is taken."""
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--workers=1", "--buffer_memory=64KiB"))
+        client, backend = self.session(daemon, server)
+        stream = Pattern("round trip", 32 * MIB)
+
+        def echo():
+            while data := backend.recv(64 * KIB):
+                backend.sendall(data)
+            backend.shutdown(socket.SHUT_WR)
+
+        in_parallel((stream.send, client), echo, (stream.receive, client))
+
     def test_an_exhausted_pool_keeps_memory_bounded(self):
         server = self.listen()
         daemon = self.proxy(server, flags=("--workers=2", "--buffer_memory=512KiB"))
@@ -809,6 +835,18 @@ class Timeouts(DaemonTest):
             time.sleep(0.2)
             speaker.sendall(b".")
             self.assertEqual(recv_exactly(listener, 1), b".")
+
+    def test_bytes_that_came_in_time_win_over_a_daemon_that_was_stopped(self):
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--idle_timeout=1s", "--workers=2"))
+        client, backend = self.session(daemon, server)
+        self.assert_relays(client, backend)
+        daemon.signal(signal.SIGSTOP)
+        client.sendall(b"in time")
+        time.sleep(1.5)  # The subject of the test is a daemon that sleeps past its deadline.
+        daemon.signal(signal.SIGCONT)
+        self.assertEqual(recv_exactly(backend, 7), b"in time")
+        self.assert_relays(client, backend)
 
     def test_bytes_of_one_direction_keep_a_session_alive(self):
         server = self.listen()
