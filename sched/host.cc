@@ -124,7 +124,8 @@ class RealHost final : public Host {
 
   void UnmapStacks(void* start, size_t bytes) override { munmap(start, bytes); }
 
-  int InstallGuard(void* start, size_t bytes) override {
+  // Not inlined: it reads errno, and is called on fibers (docs/decisions/0009).
+  [[gnu::noinline]] int InstallGuard(void* start, size_t bytes) override {
     return madvise(start, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : errno;
   }
 

@@ -133,7 +133,6 @@ bool Scheduler::DrainUntil(Deadline deadline) {
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats;
   stats.fibers = core_->fibers.load(std::memory_order_relaxed);
-  stats.stacks = stats.fibers;
   stats.stacks_mapped = core_->stacks.mapped();
   for (const auto& worker : core_->workers) {
     stats.timers += static_cast<int64_t>(worker->timers.Size());

@@ -34,7 +34,6 @@ struct StallReport {
 // Figures since the start; each is exact, they are not one snapshot.
 struct SchedulerStats {
   int64_t fibers = 0;         // alive now, hibernating ones not counted
-  int64_t stacks = 0;         // taken now
   int64_t stacks_mapped = 0;  // ever mapped: the high-water mark
   int64_t timers = 0;         // armed now
   int64_t switches = 0;       // fibers run

@@ -22,7 +22,7 @@ int64_t RaiseDescriptorLimit() {
 int64_t ReservedDescriptors(const Config& config, int workers) {
   const auto addresses =
       static_cast<int64_t>(config.listen.size()) + (config.embedded_backends ? 2 : 0);
-  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 2 * addresses));
+  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses));
 }
 
 int64_t DescriptorsPerClient(const Config& config) {

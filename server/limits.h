@@ -13,7 +13,7 @@ namespace parkway {
 
 // Descriptors kept back: at least so many, for files and for connections on their way out, and more
 // where workers and addresses are many: each worker has an epoll and an eventfd, and per address a
-// socket and a reserve.
+// socket, a reserve and, at max_conns, a client that waits for its place.
 inline constexpr int64_t kReservedDescriptorsMin = 256;
 int64_t ReservedDescriptors(const Config& config, int workers);
 

@@ -41,9 +41,9 @@ TEST(LimitsTest, AtLeastOneSessionIsServed) {
 }
 
 TEST(LimitsTest, ManyWorkersAndAddressesNeedMoreThemselves) {
-  EXPECT_EQ(ReservedDescriptors(Proxy(), 48), 256);
-  EXPECT_EQ(ReservedDescriptors(Proxy(), 128), 64 + 128 * (2 + 2));
-  EXPECT_EQ(ReservedDescriptors(Proxy(3), 128), 64 + 128 * (2 + 6));
+  EXPECT_EQ(ReservedDescriptors(Proxy(), 38), 256);
+  EXPECT_EQ(ReservedDescriptors(Proxy(), 128), 64 + 128 * (2 + 3));
+  EXPECT_EQ(ReservedDescriptors(Proxy(3), 128), 64 + 128 * (2 + 9));
   Config trial = Proxy();
   trial.embedded_backends = true;
   EXPECT_EQ(ReservedDescriptors(trial, 128), ReservedDescriptors(Proxy(3), 128));

@@ -101,8 +101,9 @@ void Server::StartWorkers() {
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   // Each door accepts in a fiber, and may serve one client beyond max_conns when it drains.
   const int64_t clients = max_conns_ + static_cast<int64_t>(doors_.size());
-  options.fiber_count_max =
-      DescriptorsPerClient(config_) * clients + static_cast<int64_t>(doors_.size()) + 64;
+  // Beyond that: the doors, ends that are not counted yet on each worker, and the drain's own.
+  options.fiber_count_max = DescriptorsPerClient(config_) * clients +
+                            static_cast<int64_t>(doors_.size() + options.event_sources.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);
   doors_open_.store(static_cast<int>(doors_.size()));
   doors_accepting_.store(static_cast<int>(doors_.size()));

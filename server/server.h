@@ -24,7 +24,7 @@ namespace parkway {
 
 // Only ever moves forward.
 //   kServing    accepts and relays
-//   kDraining   has accepted all that was queued, closed the listeners; sessions end by themselves
+//   kDraining   accepts what is queued, closes the listeners; sessions end by themselves
 //   kClosing    the drain deadline passed, or a second request came: sessions are closed
 enum class Phase : uint8_t { kServing, kDraining, kClosing };
 

@@ -36,7 +36,7 @@ class Socket {
   ~Socket() { Close(); }
 
   // Holds one direction of the socket for one operation: waits (parks) while another fiber holds
-  // it. Converts to false, with the reason in result(), when the socket is closed.
+  // it. Converts to false when the socket is closed.
   class Hold {
    public:
     Hold(Socket& socket, Direction direction);

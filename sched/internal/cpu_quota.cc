@@ -82,7 +82,7 @@ std::optional<double> CpuQuota(const std::string& root) {
     if ((!v1 && !v2) || !path) continue;
     // Within a container only the part below the mount's root can be seen.
     const std::string above = mount_root == "/" ? "" : mount_root;
-    const bool below = path->compare(0, above.size(), above) == 0;
+    const bool below = (*path + "/").compare(0, above.size() + 1, above + "/") == 0;
     const auto quota = LeastQuota(root + mount_point, below ? path->substr(above.size()) : "", v2);
     if (quota) least = std::min(least.value_or(*quota), *quota);
   }

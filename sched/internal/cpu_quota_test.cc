@@ -62,6 +62,14 @@ TEST_F(CpuQuotaTest, TheRootOfAMountIsCutOff) {
   EXPECT_EQ(Quota(), 2.5);
 }
 
+TEST_F(CpuQuotaTest, ANameThatBeginsLikeTheRootIsAnother) {
+  Write("/proc/self/cgroup", "0::/docker/xy\n");
+  Write("/proc/self/mountinfo", "41 30 0:34 /docker/x /cg ro - cgroup2 cgroup2 rw\n");
+  Write("/cgy/cpu.max", "100000 100000\n");
+  Write("/cg/cpu.max", "300000 100000\n");
+  EXPECT_EQ(Quota(), 3);
+}
+
 TEST_F(CpuQuotaTest, BothVersionsAtOnce) {
   Write("/proc/self/cgroup", "1:cpu:/a\n0::/b\n");
   Write("/proc/self/mountinfo", std::string("32 31 0:29 / /cg/cpu rw - cgroup cgroup rw,cpu\n") +
