@@ -205,6 +205,24 @@ class Ends:
         backend.close()
         self.assert_ends(client, "reset", answer)
 
+    def test_a_reset_that_an_upload_meets_ends_a_client_that_does_not_read(self):
+        """Its other half is blocked at the client, and may be told of the reset by nobody else."""
+        server = self.listen()
+        self.daemon = self.proxy(server, flags=(f"--workers={self.WORKERS}",
+                                                "--reset_linger=100ms"))
+        pairs = [self.session(self.daemon, server) for _ in range(10)]
+        in_parallel(*((fill, backend, b"x" * 65536, 1 << 40, 0.1) for _, backend in pairs))
+        uploads = Parallel()
+        for client, _ in pairs:
+            uploads.add(self.send_until_it_breaks, client)
+        for _, backend in pairs:
+            recv_exactly(backend, 64 * KIB)
+            reset(backend)
+        self.daemon.await_descriptors(0)  # well before half_close_timeout
+        for client, _ in pairs:
+            client.close()
+        uploads.join()
+
     def test_half_an_answer_before_a_reset_never_looks_whole(self):
         """The kernel tells the relay that uploads of the reset, or the one that reads: not both."""
         server = self.listen()
