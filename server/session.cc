@@ -47,7 +47,7 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
 
 bool Session::RunHalf(int which) {
   Half& half = half_[which];
-  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);
   sched::Duration limit;
@@ -86,7 +86,11 @@ EndReason Session::ResetBy(const Conn& broken) const {
 void Session::Relay(Half& half) {
   for (;;) {
     Step step = {half.reader->AwaitReadable(), /*reading=*/true};
-    if (step.result.ok()) step = buffers_.HasRoom() ? Move(half) : MoveInPlace(half);
+    if (step.result.ok()) {
+      // Before the read: who finds nothing unread any more finds this (NoteUnreadBytes).
+      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+      step = buffers_.HasRoom() ? Move(half) : MoveInPlace(half);
+    }
     if (step.result.ok()) {
       sched::ChargeOperation();
       continue;
@@ -104,7 +108,6 @@ Session::Step Session::Move(Half& half) {
   const std::span<std::byte> scratch = buffers_.Scratch();
   const IoResult read = half.reader->TryRead(scratch);
   if (!read.ok()) return {read, /*reading=*/true};
-  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
   const IoResult sent = Send(half, scratch.first(read.bytes));
   if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
   if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
@@ -123,7 +126,7 @@ Session::Step Session::MoveInPlace(Half& half) {
   if (sent.status == IoStatus::kAgain) return {AwaitTarget(half), /*reading=*/false};
   if (!sent.ok()) return {sent, /*reading=*/false};
   TargetIsWritable(half);
-  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
   return {half.reader->TryRead(scratch.first(sent.bytes)), /*reading=*/true};
 }
 
@@ -133,7 +136,7 @@ void Session::HalfEnded(Half& half, const Step& step) {
       if (EndedByReset(half)) break;
       half.finished.store(true, std::memory_order_seq_cst);
       (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
-      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
       return LimitTheOtherHalf(half);
     case IoStatus::kTimeout:
       if (half.give_up != sched::kNever) {  // reset_linger is over
@@ -219,7 +222,7 @@ IoResult Session::Send(Half& half, std::span<const std::byte> data) {
       continue;
     }
     if (!sent.ok()) return sent;
-    half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_relaxed);
+    half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
     rest = rest.subspan(sent.bytes);
     if (!rest.empty()) continue;
     TargetIsWritable(half);
@@ -290,8 +293,8 @@ bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
 }
 
 sched::Deadline Session::LastActivity() const {
-  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_relaxed),
-                                half_[1].last_activity.load(std::memory_order_relaxed)));
+  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_seq_cst),
+                                half_[1].last_activity.load(std::memory_order_seq_cst)));
 }
 
 // A send queue that a half is blocked at and that has become shorter since the last look is
@@ -304,20 +307,22 @@ void Session::NoteTakenBytes(sched::Deadline now) {
     if (before == 0) continue;
     const int64_t left = half_[i].target->unsent_bytes();
     if (left < 0 || left >= before) continue;
-    half_[i].last_activity.store(sched::ToNs(now), std::memory_order_relaxed);
+    half_[i].last_activity.store(sched::ToNs(now), std::memory_order_seq_cst);
     half_[i].unsent.store(left, std::memory_order_seq_cst);
   }
 }
 
 // Bytes that wait for a half that is not blocked are activity, which only has not been seen yet:
-// the process was stopped, or the worker busy, when both the bytes and the timer came.
+// the process was stopped, or the worker busy, when both the bytes and the timer came. If that half
+// has just read them, it stored its last_activity before, and the caller loads that after this
+// look.
 void Session::NoteUnreadBytes(sched::Deadline now) {
   for (int i = 0; i < halves(); ++i) {
     Half& half = half_[i];
     if (half.unsent.load(std::memory_order_seq_cst) != 0) continue;
     if (half.target_broke.load(std::memory_order_seq_cst)) continue;  // it reads no more
     if (half.source->unread_bytes() <= 0) continue;
-    half.last_activity.store(sched::ToNs(now), std::memory_order_relaxed);
+    half.last_activity.store(sched::ToNs(now), std::memory_order_seq_cst);
   }
 }
 

@@ -92,8 +92,7 @@ class Session {
     std::atomic<bool> finished{false};
     // A write told this half that the target broke; the other half, which reads there, may not be.
     std::atomic<bool> target_broke{false};
-    // When bytes last moved, in nanoseconds; stored and loaded by both halves (relaxed: a late look
-    // only delays a timeout).
+    // When bytes last moved, in nanoseconds; stored and loaded by both halves. See NoteUnreadBytes.
     std::atomic<int64_t> last_activity{0};
     // Bytes in the target's send queue when this half was last seen blocked there, else 0.
     std::atomic<int64_t> unsent{0};

@@ -860,6 +860,8 @@ class Timeouts(DaemonTest):
         client, backend = self.session(daemon, server)
         self.assert_relays(client, backend)
         daemon.signal(signal.SIGSTOP)
+        wait_until(lambda: all("State:\tT" in status for _, status in daemon.threads()),
+                   "all its threads to stop")
         client.sendall(b"in time")
         time.sleep(1.5)  # The subject of the test is a daemon that sleeps past its deadline.
         daemon.signal(signal.SIGCONT)
