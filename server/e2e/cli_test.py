@@ -5,6 +5,7 @@
 import os
 import re
 import resource
+import secrets
 import signal
 import socket
 import subprocess
@@ -262,7 +263,7 @@ class Process(DaemonTest):
 
     def test_the_service_manager_is_told(self):
         path = self.folder() + "/notify"
-        abstract = f"parkway-e2e-notify-{os.getpid()}"
+        abstract = f"parkway-e2e-notify-{secrets.token_hex(8)}"
         for name, variable in ((path, path), ("\0" + abstract, "@" + abstract)):
             with self.subTest(variable):
                 receiver = self.notifications(name)
