@@ -57,14 +57,18 @@ class ConnTest : public NetpollTest {
     AwaitIdle();
   }
 
-  // The same on worker 0 for good, so that it cannot run while another fiber computes there.
-  void BlockPinned(Conn& conn, IoResult* result) {
-    Go(0, [&conn, result] {
+  // The same for good on one worker, which it returns: it cannot run while another fiber computes
+  // there.
+  int BlockPinned(Conn& conn, IoResult* result) {
+    std::atomic<int> home = -1;
+    Go(0, [&conn, &home, result] {
       const sched::PinToWorker pin;
+      home = sched::CurrentWorkerIndex();
       std::byte byte;
       *result = conn.Read({&byte, 1});
     });
     AwaitIdle();
+    return home;
   }
 
   std::string ReadOnce(Conn& conn) {
@@ -611,9 +615,9 @@ TEST_P(ConnTest, ADeadlineMovedLaterPassesThen) {
 TEST_P(ConnTest, ADeadlineThatFiredAndWasMovedIsInvisible) {
   End end = Open();
   IoResult result;
-  BlockPinned(end.conn, &result);
+  const int home = BlockPinned(end.conn, &result);
   // The reader's worker is busy here, so it sees only how it ends.
-  On(0, [&] {
+  ExactlyOn(home, [&] {
     end.conn.SetReadDeadline(sched::kLongAgo);
     end.conn.SetReadDeadline(sched::kNever);
   });
@@ -628,8 +632,8 @@ TEST_P(ConnTest, BytesThatCameInTimeAreReadThoughTheWorkerWasBusyPastTheDeadline
   IoResult result;
   const sched::Deadline when = Now() + milliseconds(500);
   On(0, [&] { end.conn.SetReadDeadline(when); });
-  BlockPinned(end.conn, &result);
-  On(0, [&] {
+  const int home = BlockPinned(end.conn, &result);
+  ExactlyOn(home, [&] {
     end.peer.Send("x");
     EXPECT_LT(Now(), when);
     while (Now() < when + milliseconds(5)) {

@@ -143,6 +143,16 @@ void NetpollTest::On(int worker, sched::FiberFn fn) {
   if (!returned->WaitUntil(Now() + kPatience)) Hung("a fiber does not return");
 }
 
+void NetpollTest::ExactlyOn(int worker, const std::function<void()>& fn) {
+  for (bool done = false; !done;) {
+    On(worker, [&] {
+      if (sched::CurrentWorkerIndex() != worker) return;
+      done = true;
+      fn();
+    });
+  }
+}
+
 void NetpollTest::AwaitIdle() {
   AwaitThat("all fibers to park", [this] { return AllWorkersSleep(); });
   // Looking at threads orders nothing; this lets the caller read what the fibers wrote.

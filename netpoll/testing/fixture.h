@@ -88,6 +88,9 @@ class NetpollTest : public testing::TestWithParam<int> {
   void Go(int worker, sched::FiberFn fn);
   // The same, and waits until it has returned.
   void On(int worker, sched::FiberFn fn);
+  // As On, but never on another worker: On is only a wish, as a fiber does not wait for a worker
+  // that seems stuck.
+  void ExactlyOn(int worker, const std::function<void()>& fn);
   // Waits until every worker sleeps with nothing to run: what was started is parked or has ended,
   // and what it wrote can be read.
   void AwaitIdle();
