@@ -991,7 +991,7 @@ TEST_P(ConnCallsTest, DeadlinesCostNoSystemCall) {
   End end = Open();
   Echo(end.conn);
   AwaitIdle();
-  On(0, [&] {
+  ExactlyOn(0, [&] {
     const int64_t before = calls_.count(Op::kWriteEvent);
     end.conn.SetReadDeadline(Now() + hours(1));
     for (int i = 2; i < 100; ++i) end.conn.SetReadDeadline(Now() + hours(i));

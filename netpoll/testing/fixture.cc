@@ -156,7 +156,7 @@ void NetpollTest::ExactlyOn(int worker, const std::function<void()>& fn) {
 void NetpollTest::AwaitIdle() {
   AwaitThat("all fibers to park", [this] { return AllWorkersSleep(); });
   // Looking at threads orders nothing; this lets the caller read what the fibers wrote.
-  for (int worker = 0; worker < workers(); ++worker) On(worker, [] {});
+  for (int worker = 0; worker < workers(); ++worker) ExactlyOn(worker, [] {});
 }
 
 // Asleep at two looks a millisecond apart, and not awake in between. A worker sleeps only when it
@@ -192,21 +192,21 @@ NetpollTest::End NetpollTest::Open(int home, int family) {
 Conn& NetpollTest::Adopt(int home, int fd, int family) {
   Conn& conn = conns_.emplace_back();
   (void)scheduler();
-  On(home, [&] { conn = Conn(*poller_, fd, family); });
+  ExactlyOn(home, [&] { conn = Conn(*poller_, fd, family); });
   return conn;
 }
 
 Conn& NetpollTest::NewConn(int home) {
   Conn& conn = conns_.emplace_back();
   (void)scheduler();
-  On(home, [&] { conn = Conn(*poller_); });
+  ExactlyOn(home, [&] { conn = Conn(*poller_); });
   return conn;
 }
 
 Listener& NetpollTest::Listen(std::string_view at, const ListenOptions& options) {
   const auto bound = Bind(poller().kernel(), Endpoint::Parse(at).value(), 1, options);
   EXPECT_TRUE(bound.ok()) << bound.status();
-  On(0, [&] { listeners_.emplace_back(*poller_, bound->front()); });
+  ExactlyOn(0, [&] { listeners_.emplace_back(*poller_, bound->front()); });
   return listeners_.back();
 }
 
