@@ -65,8 +65,11 @@ class RealThread final : public Host::Thread {
       : thread_([this, name, cpu, step = std::move(step)] {
           pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
           if (cpu >= 0) PinTo(cpu);
+          started_.Set();
           Loop(step);
-        }) {}
+        }) {
+    (void)started_.WaitUntil(kNever);
+  }
   ~RealThread() override { thread_.join(); }
 
   void Wake() override { woken_.Set(); }
@@ -88,6 +91,7 @@ class RealThread final : public Host::Thread {
     }
   }
 
+  Signal started_;
   Signal woken_;
   std::thread thread_;  // last: it uses the members above
 };

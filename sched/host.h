@@ -48,7 +48,8 @@ class Host {
   virtual int64_t WallNow() = 0;
   // A number from the named stream; equal seeds give equal streams in a simulation.
   virtual uint64_t Random(uint64_t stream) = 0;
-  // `cpu` < 0: wherever the kernel likes. Dies if the thread cannot be started.
+  // Returns when the thread has its name and its CPU; `cpu` < 0: wherever the kernel likes. Dies if
+  // it cannot be started.
   virtual std::unique_ptr<Thread> StartThread(const std::string& name, int cpu, Step step) = 0;
   virtual std::unique_ptr<Event> NewEvent() = 0;
 
