@@ -47,7 +47,7 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
 
 bool Session::RunHalf(int which) {
   Half& half = half_[which];
-  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+  NoteActivity(half, sched::RoundTime());
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);
   sched::Duration limit;
@@ -88,7 +88,7 @@ void Session::Relay(Half& half) {
     Step step = {half.reader->AwaitReadable(), /*reading=*/true};
     if (step.result.ok()) {
       // Before the read: who finds nothing unread any more finds this (NoteUnreadBytes).
-      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+      NoteActivity(half, sched::RoundTime());
       step = buffers_.HasRoom() ? Move(half) : MoveInPlace(half);
     }
     if (step.result.ok()) {
@@ -126,7 +126,7 @@ Session::Step Session::MoveInPlace(Half& half) {
   if (sent.status == IoStatus::kAgain) return {AwaitTarget(half), /*reading=*/false};
   if (!sent.ok()) return {sent, /*reading=*/false};
   TargetIsWritable(half);
-  half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+  NoteActivity(half, sched::RoundTime());
   return {half.reader->TryRead(scratch.first(sent.bytes)), /*reading=*/true};
 }
 
@@ -136,7 +136,7 @@ void Session::HalfEnded(Half& half, const Step& step) {
       if (EndedByReset(half)) break;
       half.finished.store(true, std::memory_order_seq_cst);
       (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
-      half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+      NoteActivity(half, sched::RoundTime());
       return LimitTheOtherHalf(half);
     case IoStatus::kTimeout:
       if (half.give_up != sched::kNever) {  // reset_linger is over
@@ -222,7 +222,7 @@ IoResult Session::Send(Half& half, std::span<const std::byte> data) {
       continue;
     }
     if (!sent.ok()) return sent;
-    half.last_activity.store(sched::ToNs(sched::RoundTime()), std::memory_order_seq_cst);
+    NoteActivity(half, sched::RoundTime());
     rest = rest.subspan(sent.bytes);
     if (!rest.empty()) continue;
     TargetIsWritable(half);
@@ -237,8 +237,11 @@ IoResult Session::AwaitTarget(Half& half) {
     if (half.give_up == sched::kNever && SourceBroke(half)) {
       half.give_up = sched::After(sched::Now(), timeouts_.reset_linger);
     }
-    NoteTakenBytes(sched::RoundTime());
-    half.unsent.store(half.target->unsent_bytes(), std::memory_order_seq_cst);
+    const int64_t left = half.target->unsent_bytes();
+    if (left >= 0 && left < half.unsent.load(std::memory_order_seq_cst)) {
+      NoteActivity(half, sched::RoundTime());  // as NoteTakenBytes would, later
+    }
+    half.unsent.store(left, std::memory_order_seq_cst);
     if (!KeepWriting(half)) return {.status = IoStatus::kTimeout};
     const IoResult waited = half.writer->AwaitWritable();
     if (waited.status != IoStatus::kTimeout) return waited;
@@ -292,9 +295,13 @@ bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
   return *next <= now;
 }
 
+void Session::NoteActivity(Half& half, sched::Deadline at) {
+  half.last_activity.store(sched::ToNs(at), std::memory_order_relaxed);
+}
+
 sched::Deadline Session::LastActivity() const {
-  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_seq_cst),
-                                half_[1].last_activity.load(std::memory_order_seq_cst)));
+  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_relaxed),
+                                half_[1].last_activity.load(std::memory_order_relaxed)));
 }
 
 // A send queue that a half is blocked at and that has become shorter since the last look is
@@ -307,22 +314,22 @@ void Session::NoteTakenBytes(sched::Deadline now) {
     if (before == 0) continue;
     const int64_t left = half_[i].target->unsent_bytes();
     if (left < 0 || left >= before) continue;
-    half_[i].last_activity.store(sched::ToNs(now), std::memory_order_seq_cst);
+    NoteActivity(half_[i], now);
     half_[i].unsent.store(left, std::memory_order_seq_cst);
   }
 }
 
 // Bytes that wait for a half that is not blocked are activity, which only has not been seen yet:
 // the process was stopped, or the worker busy, when both the bytes and the timer came. If that half
-// has just read them, it stored its last_activity before, and the caller loads that after this
-// look.
+// has just read them, it noted that before: the socket's lock in the kernel orders its note and its
+// read before the look here and the caller's load after it.
 void Session::NoteUnreadBytes(sched::Deadline now) {
   for (int i = 0; i < halves(); ++i) {
     Half& half = half_[i];
     if (half.unsent.load(std::memory_order_seq_cst) != 0) continue;
     if (half.target_broke.load(std::memory_order_seq_cst)) continue;  // it reads no more
     if (half.source->unread_bytes() <= 0) continue;
-    half.last_activity.store(sched::ToNs(now), std::memory_order_seq_cst);
+    NoteActivity(half, now);
   }
 }
 

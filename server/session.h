@@ -92,7 +92,9 @@ class Session {
     std::atomic<bool> finished{false};
     // A write told this half that the target broke; the other half, which reads there, may not be.
     std::atomic<bool> target_broke{false};
-    // When bytes last moved, in nanoseconds; stored and loaded by both halves. See NoteUnreadBytes.
+    // When bytes last moved, in nanoseconds; stored and loaded by both halves. Relaxed: a late look
+    // only delays a timeout, and where it must not be late something else orders it
+    // (NoteUnreadBytes, NoteTakenBytes).
     std::atomic<int64_t> last_activity{0};
     // Bytes in the target's send queue when this half was last seen blocked there, else 0.
     std::atomic<int64_t> unsent{0};
@@ -118,6 +120,7 @@ class Session {
   bool Expired(sched::Duration limit, sched::Deadline* next);
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
+  static void NoteActivity(Half& half, sched::Deadline at);
   sched::Deadline LastActivity() const;
   void PassResetOn(netpoll::Conn& target);
   void SetReason(EndReason reason);
