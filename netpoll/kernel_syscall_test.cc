@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The system call instruction alone, without the test framework, so that it can also be
-// cross-compiled and run under an emulator (kernel_syscall_arm64_test.sh).
+// cross-compiled and run under an emulator (sched/testing/arm64_test.sh).
 #include "netpoll/kernel_syscall.h"
 
 #include <sys/socket.h>
@@ -10,21 +10,14 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+
+#include "sched/testing/require.h"
 
 namespace {
 
 using netpoll::internal::RawSyscall;
 using netpoll::internal::ThreadErrno;
-
-#define REQUIRE(condition)                                                \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                       \
-    }                                                                     \
-  } while (false)
 
 void SixArgumentsReachTheKernelAndItsAnswerComesBack() {
   int pair[2];

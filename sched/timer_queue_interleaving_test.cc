@@ -5,24 +5,24 @@
 // next served must fire.
 #include <gtest/gtest.h>
 
-#include <iostream>
 #include <memory>
 #include <set>
 #include <string>
 
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 #include "sched/timer_queue.h"
 
 namespace sched {
 namespace {
 
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreResult;
-using sched::testing::ExploreWeakenings;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
+using sched::testing::NeededOrders;
 using sched::testing::OpKind;
 using sched::testing::Weakening;
 
@@ -103,11 +103,6 @@ auto ArmedFromElsewhere(int movers) {
   };
 }
 
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
-}
-
 TEST(TimerQueueInterleavingTest, MovedLaterWhileItFires) {
   ExpectProven(Explore(MovedLaterWhileItFires(1, 1)));
 }
@@ -166,10 +161,7 @@ TEST(TimerQueueInterleavingTest, WantedAgainWhileItIsFoundUnwanted) {
 // go by the name of their place in the source.
 std::set<std::string> Needed(const std::function<void(Exploration&)>& scenario) {
   std::set<std::string> needed;
-  for (const Weakening& weakening : ExploreWeakenings(scenario, false)) {
-    EXPECT_TRUE(weakening.result.complete || !weakening.result.ok);
-    if (weakening.result.ok) continue;
-    std::cout << "needed: " << ToString(weakening.site) << "\n";
+  for (const Weakening& weakening : NeededOrders(scenario)) {
     const bool load = weakening.site.kind == OpKind::kLoad;
     const bool wanted = weakening.site.object == "wanted";
     needed.insert(std::string(load ? "load" : "store") + (wanted ? " wanted" : " the queue's"));

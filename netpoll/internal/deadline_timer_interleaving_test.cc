@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <iostream>
 #include <set>
 #include <string>
 
@@ -16,6 +15,7 @@
 #include "netpoll/internal/poll_slot.h"
 #include "sched/check.h"
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 #include "sched/timer_queue.h"
 
 namespace netpoll::internal {
@@ -24,13 +24,13 @@ namespace {
 using sched::kNeverNs;
 using sched::testing::BlockUntil;
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreResult;
-using sched::testing::ExploreWeakenings;
 using sched::testing::Ghost;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
+using sched::testing::NeededOrders;
 using sched::testing::OpKind;
 using sched::testing::RememberOnly;
 using sched::testing::Weakening;
@@ -261,11 +261,6 @@ class DeadlineTimerInterleavingTest : public testing::Test {
   ~DeadlineTimerInterleavingTest() override { sched::check_hook = nullptr; }
 };
 
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
-}
-
 TEST_F(DeadlineTimerInterleavingTest, APastDeadlineWakesTheReader) {
   ExpectProven(Explore(Expiry()));
 }
@@ -328,10 +323,7 @@ using Names = std::set<std::string>;
 // The accesses whose seq_cst the scenario needs, as "file: kind".
 Names NeededSeqCst(const std::function<void(Exploration&)>& scenario) {
   Names needed;
-  for (const Weakening& weakening : ExploreWeakenings(scenario, /*below_seq_cst=*/false)) {
-    EXPECT_TRUE(weakening.result.complete) << ToString(weakening.site);
-    if (weakening.result.ok) continue;
-    std::cout << "needed: " << ToString(weakening.site) << "\n";
+  for (const Weakening& weakening : NeededOrders(scenario)) {
     const std::string file = weakening.site.file;
     needed.insert(file.substr(file.rfind('/') + 1) + ": " + NameOf(weakening.site.kind));
   }

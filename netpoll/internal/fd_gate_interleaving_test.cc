@@ -6,24 +6,24 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <iostream>
 #include <string>
 
 #include "netpoll/internal/fd_gate.h"
 #include "sched/check.h"
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 
 namespace netpoll::internal {
 namespace {
 
 using sched::testing::BlockUntil;
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreResult;
-using sched::testing::ExploreWeakenings;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
+using sched::testing::NeededOrders;
 using sched::testing::RememberOnly;
 using sched::testing::ToString;
 using sched::testing::Weakening;
@@ -187,11 +187,6 @@ class FdGateInterleavingTest : public testing::Test {
   ~FdGateInterleavingTest() override { sched::check_hook = nullptr; }
 };
 
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
-}
-
 TEST_F(FdGateInterleavingTest, EveryReaderGetsItsTurn) {
   ExpectProven(Explore(Scenario({.readers = 2})));
 #if !defined(__SANITIZE_THREAD__)  // it would take minutes, and an exploration has one thread
@@ -240,12 +235,7 @@ TEST_F(FdGateInterleavingTest, AcquireAndReleaseAreNeededAndSeqCstIsNot) {
   bool weaker_needed = false;
   for (const Threads& threads : {Threads{.readers = 2}, Threads{.readers = 1, .closers = 1},
                                  Threads{.users = 1, .closers = 1}}) {
-    for (const Weakening& weakening :
-         ExploreWeakenings(Scenario(threads), /*below_seq_cst=*/true)) {
-      EXPECT_TRUE(weakening.result.complete) << ToString(weakening.site);
-      if (weakening.result.ok) continue;
-      std::cout << "needed: more than " << static_cast<int>(weakening.order) << " "
-                << ToString(weakening.site) << "\n";
+    for (const Weakening& weakening : NeededOrders(Scenario(threads), /*below_seq_cst=*/true)) {
       EXPECT_NE(weakening.order, std::memory_order_acq_rel) << ToString(weakening.site);
       weaker_needed = true;
     }

@@ -5,7 +5,6 @@
 // while its reader sleeps, no reader may be woken twice, none may outsleep a close.
 #include <gtest/gtest.h>
 
-#include <iostream>
 #include <memory>
 #include <set>
 #include <string>
@@ -14,18 +13,19 @@
 #include "netpoll/internal/poll_slot.h"
 #include "sched/check.h"
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 
 namespace netpoll::internal {
 namespace {
 
 using sched::testing::BlockUntil;
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreResult;
-using sched::testing::ExploreWeakenings;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
+using sched::testing::NeededOrders;
 using sched::testing::OpKind;
 using sched::testing::Weakening;
 
@@ -121,11 +121,6 @@ class PollSlotInterleavingTest : public testing::Test {
   ~PollSlotInterleavingTest() override { sched::check_hook = nullptr; }
 };
 
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
-}
-
 TEST_F(PollSlotInterleavingTest, OnePoller) { ExpectProven(Explore(Scenario(1, false))); }
 TEST_F(PollSlotInterleavingTest, TwoPollers) { ExpectProven(Explore(Scenario(2, false))); }
 TEST_F(PollSlotInterleavingTest, Closer) { ExpectProven(Explore(Scenario(0, true))); }
@@ -149,10 +144,7 @@ TEST_F(PollSlotInterleavingTest, AResetAfterTheReadErasesAnEdge) {
 // Each access of the two "store, then load" pairs has to be seq_cst.
 TEST_F(PollSlotInterleavingTest, EachSeqCstOfThePairsIsNeeded) {
   std::set<std::string> needed;
-  for (const Weakening& weakening : ExploreWeakenings(Scenario(0, true), false)) {
-    ASSERT_TRUE(weakening.result.complete);
-    if (weakening.result.ok) continue;
-    std::cout << "needed: " << ToString(weakening.site) << "\n";
+  for (const Weakening& weakening : NeededOrders(Scenario(0, true))) {
     const bool on_bits = weakening.site.object == "closed";
     switch (weakening.site.kind) {
       case OpKind::kLoad:

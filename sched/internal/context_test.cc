@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The context switch alone, without the test framework, so that it can also be cross-compiled and
-// run under an emulator (context_arm64_test.sh).
+// run under an emulator (sched/testing/arm64_test.sh).
 #include "sched/internal/context.h"
 
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
+
+#include "sched/testing/require.h"
 
 namespace {
-
-#define REQUIRE(condition)                                                \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                       \
-    }                                                                     \
-  } while (false)
 
 void* main_sp;
 void* other_sp;

@@ -5,25 +5,25 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <iostream>
 #include <memory>
 #include <set>
 #include <string>
 
 #include "sched/internal/idle_set.h"
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 
 namespace sched::internal {
 namespace {
 
 using sched::testing::BlockUntil;
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
-using sched::testing::ExploreResult;
-using sched::testing::ExploreWeakenings;
 using sched::testing::Label;
 using sched::testing::ModelAtomics;
+using sched::testing::NeededOrders;
 using sched::testing::OpKind;
 using sched::testing::RememberOnly;
 using sched::testing::Weakening;
@@ -125,11 +125,6 @@ auto Scenario(int workers, int producers, Fault fault = Fault::kNone) {
   };
 }
 
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
-}
-
 TEST(IdleSetInterleavingTest, OneWorkerOneProducer) { ExpectProven(Explore(Scenario(1, 1))); }
 TEST(IdleSetInterleavingTest, OneWorkerTwoProducers) { ExpectProven(Explore(Scenario(1, 2))); }
 TEST(IdleSetInterleavingTest, TwoWorkersOneProducer) { ExpectProven(Explore(Scenario(2, 1))); }
@@ -162,10 +157,7 @@ TEST(IdleSetInterleavingTest, ASearcherThatLeavesAfterItsLastLookStrandsWork) {
 // "Publish work, then load the sleeping bits" against "set the bit, then look at the queue".
 TEST(IdleSetInterleavingTest, EachSeqCstOfThePairIsNeeded) {
   std::set<std::string> needed;
-  for (const Weakening& weakening : ExploreWeakenings(Scenario(1, 1), false)) {
-    EXPECT_TRUE(weakening.result.complete || !weakening.result.ok);
-    if (weakening.result.ok) continue;
-    std::cout << "needed: " << ToString(weakening.site) << "\n";
+  for (const Weakening& weakening : NeededOrders(Scenario(1, 1))) {
     const bool queue = weakening.site.object == "queue";
     const bool load = weakening.site.kind == OpKind::kLoad;
     needed.insert(std::string(load ? "load" : "store") + (queue ? " the queue" : " the bits"));

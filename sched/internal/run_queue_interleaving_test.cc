@@ -5,20 +5,20 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <iostream>
 #include <memory>
 
 #include "sched/internal/run_queue.h"
 #include "sched/testing/explorer.h"
+#include "sched/testing/proof.h"
 
 namespace sched::internal {
 namespace {
 
 using sched::testing::Expect;
+using sched::testing::ExpectProven;
 using sched::testing::Exploration;
 using sched::testing::Explore;
 using sched::testing::ExploreOptions;
-using sched::testing::ExploreResult;
 using sched::testing::ModelAtomics;
 using sched::testing::RememberOnly;
 using sched::testing::Site;
@@ -77,11 +77,6 @@ auto Scenario(int thieves, int steals, int items) {
       }
     });
   };
-}
-
-void ExpectProven(const ExploreResult& result) {
-  EXPECT_TRUE(result.ok && result.complete) << ToString(result);
-  std::cout << ToString(result) << "\n";
 }
 
 TEST(RunQueueInterleavingTest, OneThiefAndARingThatWraps) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The arm64 context switch, cross-compiled and run under qemu.
+# The program made of the sources given, cross-compiled for arm64 and run under qemu.
 set -euo pipefail
 
 for tool in aarch64-linux-gnu-g++ qemu-aarch64; do
@@ -10,7 +10,6 @@ for tool in aarch64-linux-gnu-g++ qemu-aarch64; do
   fi
 done
 
-program="$TEST_TMPDIR/context_test"
-aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -Werror -static -I. -o "$program" \
-  sched/internal/context_test.cc sched/internal/context_arm64.S
+program="$TEST_TMPDIR/program"
+aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -Werror -static -I. -o "$program" "$@"
 qemu-aarch64 "$program"
