@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/server.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <utility>
 
@@ -26,6 +27,13 @@ netpoll::ListenOptions ListenOptionsOf(const Config& config) {
   options.backlog = config.backlog;
   options.keepalive_idle = config.keepalive_idle;
   return options;
+}
+
+EndReason ConnectFailure(const IoResult& result) {
+  if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
+    return EndReason::kConnectTimeout;
+  }
+  return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
 }
 
 }  // namespace
@@ -255,7 +263,7 @@ void Server::StartSession(Conn client, const Door& door) {
   const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), std::move(run))
                                    : sched::Spawn(std::move(run));
   if (started) return;
-  list_.CountEnd(EndReason::kOverload);
+  list_.CountEnd(EndReason::kLimitFibers);
   CountSessionOut(door.echo);
 }
 
@@ -274,12 +282,14 @@ void Server::RunSession(Conn client, bool echo) {
     if (s->RunHalf(half)) FinishSession(s);
   };
   if (session->halves() == 1) return run_half(session, 0);
-  if (!ConnectBackend(*session) || !sched::Spawn([session, run_half] { run_half(session, 1); })) {
-    session->client().Abort();
-    session->End(session->backend().closed() ? EndReason::kNoBackend : EndReason::kOverload);
-    return FinishSession(session);
+  EndReason failure = ConnectBackend(*session);
+  if (failure == EndReason::kNone && !sched::Spawn([session, run_half] { run_half(session, 1); })) {
+    failure = EndReason::kLimitFibers;
   }
-  run_half(session, 0);
+  if (failure == EndReason::kNone) return run_half(session, 0);
+  session->client().Abort();
+  session->End(failure);
+  FinishSession(session);
 }
 
 void Server::FinishSession(Session* session) {
@@ -295,19 +305,21 @@ void Server::CountSessionOut(bool echo) {
   if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
 
-// Round robin; a backend that cannot be connected to is passed over, each is tried once.
-bool Server::ConnectBackend(Session& session) {
+// Round robin; a backend that cannot be connected to is passed over, each is tried once. kNone when
+// connected, else why the last one was not.
+EndReason Server::ConnectBackend(Session& session) {
+  EndReason failure = EndReason::kNone;
   const size_t turn = next_backend_.fetch_add(1, std::memory_order_relaxed);
   for (size_t attempt = 0; attempt < backends_.size(); ++attempt) {
     const netpoll::Endpoint& backend = backends_[(turn + attempt) % backends_.size()];
     const IoResult result =
         session.backend().Connect(backend, sched::After(sched::Now(), config_.connect_timeout));
-    if (result.ok()) return true;
-    if (result.status == IoStatus::kClosed) return false;  // the server closes
+    if (result.ok()) return EndReason::kNone;
+    if (result.status == IoStatus::kClosed) return session.reason();  // it was ended meanwhile
+    failure = ConnectFailure(result);
     ReportBackendFailure(backend, result);
   }
-  session.backend().Close();
-  return false;
+  return failure;
 }
 
 // At most one line per second: a backend that is down fails every client.
@@ -341,7 +353,7 @@ bool Server::Run() {
   BeginDrain();
   const sched::Deadline deadline = sched::After(host_.Now(), config_.drain_timeout);
   const bool drained = AwaitDrained(deadline, 2);
-  if (!drained) CloseSessions();
+  if (!drained) EndSessions();
   scheduler_->DrainUntil(sched::kNever);
   return drained;
 }
@@ -370,12 +382,13 @@ void Server::BeginDrain() {
   PARKWAY_CHECK(spawned, 0);
 }
 
-void Server::CloseSessions() {
+void Server::EndSessions() {
   phase_.store(Phase::kClosing, std::memory_order_seq_cst);
   const bool spawned = scheduler_->SpawnOn(0, [this] {
     // Again and again, for sessions that begin meanwhile.
     do {
-      list_.CloseAll();
+      const bool stopped = stop_requests_.load(std::memory_order_seq_cst) > 1;
+      list_.EndAll(stopped ? EndReason::kStop : EndReason::kDrain);
       sched::SleepFor(std::chrono::milliseconds(10));
     } while (doors_open_.load(std::memory_order_seq_cst) > 0 || sessions() > 0);
   });

@@ -17,6 +17,7 @@
 #include "sched/scheduler.h"
 #include "server/buffer_pool.h"
 #include "server/config.h"
+#include "server/end_reason.h"
 #include "server/session.h"
 #include "server/session_list.h"
 
@@ -25,7 +26,7 @@ namespace parkway {
 // Only ever moves forward.
 //   kServing    accepts and relays
 //   kDraining   accepts what is queued, closes the listeners; sessions end by themselves
-//   kClosing    the drain deadline passed, or a second request came: sessions are closed
+//   kClosing    the drain deadline passed, or a second request came: sessions are ended
 enum class Phase : uint8_t { kServing, kDraining, kClosing };
 
 class Server {
@@ -81,12 +82,12 @@ class Server {
   void RunSession(netpoll::Conn client, bool echo);
   void FinishSession(Session* session);
   void CountSessionOut(bool echo);
-  bool ConnectBackend(Session& session);
+  EndReason ConnectBackend(Session& session);
   void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
   void LeaveTogether();
 
   void BeginDrain();
-  void CloseSessions();
+  void EndSessions();
   bool AwaitDrained(sched::Deadline deadline, int stop_requests);
 
   const Config config_;

@@ -13,28 +13,6 @@ using netpoll::Conn;
 using netpoll::IoResult;
 using netpoll::IoStatus;
 
-const char* ToString(EndReason reason) {
-  switch (reason) {
-    case EndReason::kNone:
-      return "none";
-    case EndReason::kFinished:
-      return "finished";
-    case EndReason::kClientReset:
-      return "client_reset";
-    case EndReason::kBackendReset:
-      return "backend_reset";
-    case EndReason::kNoBackend:
-      return "no_backend";
-    case EndReason::kIdle:
-      return "idle";
-    case EndReason::kOverload:
-      return "overload";
-    case EndReason::kShutdown:
-      return "shutdown";
-  }
-  return "?";
-}
-
 Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
                  const SessionTimeouts& timeouts)
     : client_(std::move(client)),
@@ -50,19 +28,13 @@ bool Session::RunHalf(int which) {
   NoteActivity(half, sched::RoundTime());
   half.reader.emplace(*half.source);
   half.writer.emplace(*half.target);
-  sched::Duration limit;
-  do {
-    limit = Limit();
-    if (limit > sched::Duration(0)) {
-      half.source->SetReadDeadline(sched::After(sched::RoundTime(), limit));
-    }
-  } while (limit != Limit());  // else this has overwritten the deadline of a half that ended
+  LimitReading(*half.source);
   Relay(half);
   half.reader.reset();
   half.writer.reset();
   // Acquire and release: the last one out sees all the other half did.
   if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
-  End(EndReason::kFinished);
+  End(half_closed_.load(std::memory_order_relaxed));
   return true;
 }
 
@@ -78,7 +50,7 @@ void Session::SetReason(EndReason reason) {
 }
 
 EndReason Session::ResetBy(const Conn& broken) const {
-  return &broken == &client_ ? EndReason::kClientReset : EndReason::kBackendReset;
+  return &broken == &client_ ? EndReason::kClientReset : EndReason::kUpstreamReset;
 }
 
 // --- One half.
@@ -143,9 +115,9 @@ void Session::HalfEnded(Half& half, const Step& step) {
         SetReason(ResetBy(*half.source));
         half.target->Abort();
       }
-      return End(EndReason::kIdle);
+      return End(HalfCloseLimits() ? EndReason::kHalfCloseTimeout : EndReason::kIdleTimeout);
     case IoStatus::kClosed:
-      return End(EndReason::kShutdown);  // whoever closed it has set the reason
+      return End(EndReason::kNone);  // whoever closed it has set the reason
     default:
       break;
   }
@@ -179,11 +151,12 @@ bool Session::EndedByReset(const Half& half) const {
 // be blocked writing it to this one's source: there a passed deadline makes it look at its limit
 // anew.
 void Session::LimitTheOtherHalf(Half& half) {
-  half_closed_.store(true, std::memory_order_seq_cst);
+  EndReason none = EndReason::kNone;
+  const bool by_client = half.source == &client_;
+  (void)half_closed_.compare_exchange_strong(
+      none, by_client ? EndReason::kClientFin : EndReason::kUpstreamFin, std::memory_order_seq_cst);
   if (echo_) return;
-  if (Limit() > sched::Duration(0)) {
-    half.target->SetReadDeadline(sched::After(sched::RoundTime(), Limit()));
-  }
+  LimitReading(*half.target);
   half.source->SetWriteDeadline(sched::kLongAgo);
 }
 
@@ -263,11 +236,25 @@ bool Session::KeepWriting(Half& half) {
 
 // --- Timeouts.
 
+bool Session::HalfCloseLimits() const {
+  if (half_closed_.load(std::memory_order_seq_cst) == EndReason::kNone) return false;
+  if (timeouts_.half_close == sched::Duration(0)) return false;
+  return timeouts_.idle == sched::Duration(0) || timeouts_.half_close <= timeouts_.idle;
+}
+
 sched::Duration Session::Limit() const {
-  if (!half_closed_.load(std::memory_order_seq_cst)) return timeouts_.idle;
-  if (timeouts_.half_close == sched::Duration(0)) return timeouts_.idle;
-  if (timeouts_.idle == sched::Duration(0)) return timeouts_.half_close;
-  return std::min(timeouts_.idle, timeouts_.half_close);
+  return HalfCloseLimits() ? timeouts_.half_close : timeouts_.idle;
+}
+
+// Gives the source's reader the whole limit, from now on.
+void Session::LimitReading(Conn& source) {
+  sched::Duration limit;
+  do {
+    limit = Limit();
+    if (limit != sched::Duration(0)) {
+      source.SetReadDeadline(sched::After(sched::RoundTime(), limit));
+    }
+  } while (limit != Limit());  // else this has overwritten a deadline that another half has set
 }
 
 // False after silence for the limit; else sets the connection's deadline to when that will be.

@@ -32,21 +32,9 @@
 #include "netpoll/io_result.h"
 #include "sched/clock.h"
 #include "server/buffer_pool.h"
+#include "server/end_reason.h"
 
 namespace parkway {
-
-enum class EndReason : uint8_t {
-  kNone,
-  kFinished,      // FIN in both directions
-  kClientReset,   // the client broke the connection
-  kBackendReset,  // the backend did
-  kNoBackend,     // none could be connected to
-  kIdle,          // idle_timeout or half_close_timeout
-  kOverload,      // no fiber for its second half
-  kShutdown,      // by the server
-};
-inline constexpr int kEndReasons = 8;
-const char* ToString(EndReason reason);
 
 // Spans, 0 for none.
 struct SessionTimeouts {
@@ -126,10 +114,12 @@ class Session {
   void SetReason(EndReason reason);
   EndReason ResetBy(const netpoll::Conn& broken) const;
   void LimitTheOtherHalf(Half& half);
+  void LimitReading(netpoll::Conn& source);
   const Half& Other(const Half& half) const { return half_[&half == &half_[0] ? 1 : 0]; }
   bool SourceBroke(const Half& half) const;
   bool EndedByReset(const Half& half) const;
   void HalfEnded(Half& half, const Step& step);
+  bool HalfCloseLimits() const;
   sched::Duration Limit() const;
 
   netpoll::Conn client_;
@@ -139,7 +129,9 @@ class Session {
   BufferPool& buffers_;
   const SessionTimeouts& timeouts_;
   std::atomic<int> alive_;
-  std::atomic<bool> half_closed_{false};
+  // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
+  // it.
+  std::atomic<EndReason> half_closed_{EndReason::kNone};
   std::atomic<EndReason> reason_{EndReason::kNone};
 };
 

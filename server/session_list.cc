@@ -30,12 +30,12 @@ void SessionList::Remove(Session* session) {
   (session->previous != nullptr ? session->previous->next : shard.first) = session->next;
 }
 
-void SessionList::CloseAll() {
+void SessionList::EndAll(EndReason reason) {
   for (Shard& shard : shards_) {
     // Closing takes the parking lot's lock and queues fibers; neither ever takes this one.
     sched::MutexLock lock(shard.mu);
     for (Session* session = shard.first; session != nullptr; session = session->next) {
-      session->End(EndReason::kShutdown);
+      session->End(reason);
     }
   }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sched/mutex.h"
+#include "server/end_reason.h"
 #include "server/session.h"
 
 namespace parkway {
@@ -21,7 +22,7 @@ class SessionList {
   explicit SessionList(int workers) : shards_(workers) {}
   ~SessionList();  // CHECKs that it is empty
 
-  // By the calling worker. From here on CloseAll finds it.
+  // By the calling worker. From here on EndAll finds it.
   void Add(Session* session);
   // Before it is freed; counts how it ended.
   void Remove(Session* session);
@@ -30,8 +31,8 @@ class SessionList {
     ended_[static_cast<int>(reason)].fetch_add(1, std::memory_order_relaxed);
   }
 
-  // Ends every session with kShutdown. Worker only; never parks.
-  void CloseAll();
+  // Tells every session to end. Worker only; never parks.
+  void EndAll(EndReason reason);
 
   int64_t ended(EndReason reason) const {
     return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);

@@ -214,7 +214,7 @@ class Daemon:
         return self.exit_code
 
     def summary(self):
-        """What the line at its end counts, such as {'served': 3, 'finished': 3}."""
+        """What the line at its end counts, such as {'served': 3, 'client_fin': 3}."""
         line = self.wait_for_line(r"^parkway: served (\d+) connections(.*)")
         counts = {name: int(count) for name, count in re.findall(r", (\w+) (\d+)", line[2])}
         return {"served": int(line[1]), **counts}

@@ -142,7 +142,7 @@ class Http(ProgramTest):
         self.assertEqual(connects, "small\n1\n" + 4 * "small\n0\n")
         daemon.await_descriptors(0)
         self.stop(daemon)
-        self.assertEqual(daemon.summary(), {"served": 1, "finished": 1})
+        self.assertEqual(daemon.summary(), {"served": 1, "client_fin": 1})
 
     def test_two_nginx_take_turns(self):
         daemon = self.proxy(self.nginx("one"), self.nginx("two"))

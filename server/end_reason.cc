@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/end_reason.h"
+
+namespace parkway {
+
+const char* ToString(EndReason reason) {
+  switch (reason) {
+    case EndReason::kNone:
+      return "none";
+    case EndReason::kClientFin:
+      return "client_fin";
+    case EndReason::kUpstreamFin:
+      return "upstream_fin";
+    case EndReason::kClientReset:
+      return "client_reset";
+    case EndReason::kUpstreamReset:
+      return "upstream_reset";
+    case EndReason::kIdleTimeout:
+      return "idle_timeout";
+    case EndReason::kHalfCloseTimeout:
+      return "half_close_timeout";
+    case EndReason::kConnectRefused:
+      return "connect_refused";
+    case EndReason::kConnectTimeout:
+      return "connect_timeout";
+    case EndReason::kConnectFailed:
+      return "connect_failed";
+    case EndReason::kDrain:
+      return "drain";
+    case EndReason::kStop:
+      return "stop";
+    case EndReason::kLimitFibers:
+      return "limit_fibers";
+  }
+  return "?";
+}
+
+}  // namespace parkway

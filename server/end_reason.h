@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Why a session ended, in the words that operators read. docs/endings.md says what each does to
+// both peers.
+#ifndef PARKWAY_SERVER_END_REASON_H_
+#define PARKWAY_SERVER_END_REASON_H_
+
+#include <cstdint>
+
+namespace parkway {
+
+enum class EndReason : uint8_t {
+  kNone,              // it has not ended
+  kClientFin,         // FIN in both directions, the client's first
+  kUpstreamFin,       // FIN in both directions, the backend's first
+  kClientReset,       // the client broke the connection
+  kUpstreamReset,     // the backend did
+  kIdleTimeout,       // silence for idle_timeout
+  kHalfCloseTimeout,  // silence for half_close_timeout after one direction had finished
+  kConnectRefused,    // the backend tried last refuses connections
+  kConnectTimeout,    // it did not answer within connect_timeout
+  kConnectFailed,     // it could not be connected to for another reason
+  kDrain,             // left when drain_timeout had passed
+  kStop,              // left when the second SIGTERM came
+  kLimitFibers,       // no fiber for it
+};
+inline constexpr int kEndReasons = 13;
+
+// Such as "client_fin".
+const char* ToString(EndReason reason);
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_END_REASON_H_
