@@ -8,6 +8,7 @@ with exit code 0 and print its summary. A sanitizer's report or a failed CHECK f
 The daemon is the one Bazel built; $PARKWAY names another. All ports are the kernel's choice.
 """
 
+import collections
 import contextlib
 import ctypes
 import fcntl
@@ -304,6 +305,20 @@ def unread(connection):
     return struct.unpack("i", answer)[0]
 
 
+Queued = collections.namedtuple("Queued", "state unsent unread")
+STATES = {"01": "ESTABLISHED", "04": "FIN_WAIT1", "05": "FIN_WAIT2"}
+
+
+def queued(local, remote):
+    """What the kernel holds of a connection of another process, named by its addresses."""
+    here, there = (f"0100007F:{port:04X}" for _, port in (local, remote))
+    table = Path("/proc/net/tcp").read_text()
+    found = re.search(rf" {here} {there} (\w\w) (\w+):(\w+)", table)
+    if found is None:
+        return Queued("", 0, 0)
+    return Queued(STATES.get(found[1], found[1]), int(found[2], 16), int(found[3], 16))
+
+
 def send_all_acknowledged(connection, data):
     connection.sendall(data)
     wait_until(lambda: unacknowledged(connection) == 0, "the peer's kernel takes the bytes")
@@ -484,6 +499,23 @@ class DaemonTest(unittest.TestCase):
         daemon.signal(number)
         daemon.check_end(code)
 
+    def await_refusal(self, daemon):
+        """Until its listeners are closed. A connect would be one more client."""
+        listening = f" 0100007F:{daemon.port:04X} 00000000:0000 0A "
+        wait_until(lambda: listening not in Path("/proc/net/tcp").read_text(),
+                   "the listeners close")
+
+    def starve(self, daemon, spare):
+        """Leaves it `spare` descriptors more than it has now."""
+        highest = max(fd for fd, _ in daemon.open_files_now())
+        _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
+        return hard
+
+    def feed(self, daemon, hard):
+        """Undoes starve."""
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
     # ---- Sockets, closed at the end of the test.
 
     def keep(self, connection):
@@ -511,6 +543,15 @@ class DaemonTest(unittest.TestCase):
         holder = self.keep(socket.socket())
         holder.bind((HOST, 0))
         return address_of(holder)
+
+    def blackhole(self):
+        """An address where connects neither succeed nor fail: its queue is full."""
+        server = self.listen(backlog=0)
+        for _ in range(4):
+            filler = self.keep(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        return server
 
     def connect(self, to, receive_buffer=None):
         """To a daemon or an address."""

@@ -3,8 +3,6 @@
 """What the daemon does with bytes, ends, slow receivers and broken backends: real sockets."""
 
 import os
-import re
-import resource
 import secrets
 import signal
 import socket
@@ -16,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
     HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Parallel, Pattern, fill, free_port,
-    in_parallel, main, recv_exactly, recv_to_end, reset, run_parkway, send_all_acknowledged,
+    in_parallel, main, queued, recv_exactly, recv_to_end, reset, run_parkway, send_all_acknowledged,
     unacknowledged, unread, wait_until)
 
 STREAM = 64 * MIB if not SANITIZED else 16 * MIB
@@ -24,14 +22,10 @@ STREAM = 64 * MIB if not SANITIZED else 16 * MIB
 
 def queue_at_daemon(client, still=0.02):
     """Bytes of the client that the daemon leaves unread for a while."""
-    here, there = (f"0100007F:{name[1]:04X}" for name in
-                   (client.getsockname(), client.getpeername()))
     least = 1 << 40
     until = time.monotonic() + still
     while time.monotonic() < until:
-        table = Path("/proc/net/tcp").read_text()
-        queued = re.search(rf" {there} {here} \w\w \w+:(\w+)", table)
-        least = min(least, int(queued[1], 16) if queued else 0)
+        least = min(least, queued(client.getpeername(), client.getsockname()).unread)
         time.sleep(still / 10)
     return least
 
@@ -720,15 +714,6 @@ class Backends(DaemonTest):
                             flags=("--workers=2", "--connect_timeout=200ms"))
         self.assertEqual(self.accepted_of(daemon, [last], 40), [40])
 
-    def blackhole(self):
-        """An address where connects neither succeed nor fail: its queue is full."""
-        server = self.listen(backlog=0)
-        for _ in range(4):
-            filler = self.keep(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(server.getsockname())
-        return server
-
     def test_connect_timeout_gives_up_a_backend_that_does_not_answer(self):
         daemon = self.proxy(self.blackhole(), flags=("--connect_timeout=300ms",))
         started = time.monotonic()
@@ -1002,16 +987,6 @@ class Limits(DaemonTest):
     def test_the_limit_follows_from_the_descriptors(self):
         self.assertEqual(self.echo(nofile=1000).max_conns, 1000 - 256)
         self.assertEqual(self.proxy(self.refuses(), nofile=1000).max_conns, (1000 - 256) // 2)
-
-    def starve(self, daemon, spare):
-        """Leaves it `spare` descriptors more than it has now."""
-        highest = max(fd for fd, _ in daemon.open_files_now())
-        _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
-        return hard
-
-    def feed(self, daemon, hard):
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def test_echo_survives_without_descriptors_and_resumes(self):
         daemon = self.echo("--workers=2")
