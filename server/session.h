@@ -113,6 +113,7 @@ class Session {
   void PassResetOn(netpoll::Conn& target);
   void SetReason(EndReason reason);
   EndReason ResetBy(const netpoll::Conn& broken) const;
+  void NoteHalfClosed(Half& half);
   void LimitTheOtherHalf(Half& half);
   void LimitReading(netpoll::Conn& source);
   const Half& Other(const Half& half) const { return half_[&half == &half_[0] ? 1 : 0]; }

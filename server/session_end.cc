@@ -30,9 +30,9 @@ void Session::HalfEnded(Half& half, const Step& step) {
   switch (step.result.status) {
     case IoStatus::kEof:
       if (EndedByReset(half)) break;
+      NoteHalfClosed(half);
       half.finished.store(true, std::memory_order_seq_cst);
       (void)half.writer->ShutdownWrite();  // fails only if the target broke, which its reader sees
-      NoteActivity(half, sched::RoundTime());
       return LimitTheOtherHalf(half);
     case IoStatus::kTimeout:
       if (half.give_up != sched::kNever) {  // reset_linger is over
@@ -54,6 +54,7 @@ void Session::HalfEnded(Half& half, const Step& step) {
   // case it does not, the half-close limit holds.
   half.target_broke.store(true, std::memory_order_seq_cst);
   if (!echo_ && alive_.load(std::memory_order_acquire) == 1) return PassResetOn(*half.source);
+  NoteHalfClosed(half);
   LimitTheOtherHalf(half);
 }
 
@@ -71,14 +72,19 @@ bool Session::EndedByReset(const Half& half) const {
   return !echo_ && !fin_sent() && half.source->was_reset() && !fin_sent();
 }
 
-// From now on half_close_timeout holds. The other half reads what this one's target sends, and may
-// be blocked writing it to this one's source: there a passed deadline makes it look at its limit
-// anew.
-void Session::LimitTheOtherHalf(Half& half) {
+// From here on half_close_timeout holds. Before the target is told, whose answer is not the first.
+void Session::NoteHalfClosed(Half& half) {
+  NoteActivity(half, sched::RoundTime());
   EndReason none = EndReason::kNone;
   const bool by_client = half.source == &client_;
   (void)half_closed_.compare_exchange_strong(
       none, by_client ? EndReason::kClientFin : EndReason::kUpstreamFin, std::memory_order_seq_cst);
+}
+
+// Makes it look at half_close_timeout. The other half reads what this one's target sends, and may
+// be blocked writing it to this one's source: there a passed deadline makes it look at its limit
+// anew.
+void Session::LimitTheOtherHalf(Half& half) {
   if (echo_) return;
   LimitReading(*half.target);
   half.source->SetWriteDeadline(sched::kLongAgo);
