@@ -67,11 +67,12 @@ DEFINE_string(half_close_timeout, "60s",
               "pause. Raising it keeps the descriptors of connections whose other side never "
               "finishes; with 0 --idle_timeout still holds.");
 DEFINE_string(reset_linger, "1s",
-              "How long a reset waits for the bytes that came before it. "
-              "A duration, 0 to 1m: passing a reset on destroys what the receiver has not taken "
-              "yet, so it waits until that is delivered, at most this long. 1s suits slow links. "
-              "Raising it keeps the descriptors of a reset connection longer if its receiver "
-              "does not read; 0 passes resets on at once.");
+              "How long the end of a connection waits for what is on its way. "
+              "A duration, 0 to 1m: a reset destroys what the receiver has not taken yet, so it "
+              "waits until that is delivered, at most this long; and whoever is ended by a timeout "
+              "or a drain has this long to finish too. 1s suits slow links. Raising it keeps the "
+              "descriptors of ended connections longer, and drains by as much, if peers neither "
+              "read nor finish; 0 waits for nobody.");
 DEFINE_string(keepalive_idle, "60s",
               "Silence before TCP keepalive probes the peer; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "

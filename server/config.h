@@ -43,7 +43,7 @@ struct Config {
   std::chrono::nanoseconds connect_timeout = std::chrono::seconds(5);
   std::chrono::nanoseconds idle_timeout = std::chrono::hours(1);           // 0: none
   std::chrono::nanoseconds half_close_timeout = std::chrono::seconds(60);  // 0: none
-  std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);         // 0: pass it on at once
+  std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);         // 0: wait for nobody
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);      // whole seconds; 0: off
   size_t buffer_memory = size_t{64} << 20;  // bytes, the bound of all leased relay buffers
 

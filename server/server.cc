@@ -29,6 +29,15 @@ netpoll::ListenOptions ListenOptionsOf(const Config& config) {
   return options;
 }
 
+// A client that a fiber is wanted for; reset if there is none.
+struct Unserved {
+  explicit Unserved(Conn c) : client(std::move(c)) {}
+  Unserved(Unserved&&) = default;
+  ~Unserved() { client.Abort(); }
+
+  Conn client;
+};
+
 EndReason ConnectFailure(const IoResult& result) {
   if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
     return EndReason::kConnectTimeout;
@@ -257,8 +266,8 @@ void Server::LeavePlace(bool echo) {
 void Server::StartSession(Conn client, const Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
-  auto run = [this, client = std::move(client), echo = door.echo]() mutable {
-    RunSession(std::move(client), echo);
+  auto run = [this, waiting = Unserved{std::move(client)}, echo = door.echo]() mutable {
+    RunSession(std::move(waiting.client), echo);
   };
   const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), std::move(run))
                                    : sched::Spawn(std::move(run));
@@ -287,8 +296,7 @@ void Server::RunSession(Conn client, bool echo) {
     failure = EndReason::kLimitFibers;
   }
   if (failure == EndReason::kNone) return run_half(session, 0);
-  session->client().Abort();
-  session->End(failure);
+  session->Refuse(failure);
   FinishSession(session);
 }
 
@@ -314,8 +322,8 @@ EndReason Server::ConnectBackend(Session& session) {
     const netpoll::Endpoint& backend = backends_[(turn + attempt) % backends_.size()];
     const IoResult result =
         session.backend().Connect(backend, sched::After(sched::Now(), config_.connect_timeout));
-    if (result.ok()) return EndReason::kNone;
-    if (result.status == IoStatus::kClosed) return session.reason();  // it was ended meanwhile
+    if (result.ok() && session.Connected()) return EndReason::kNone;
+    if (result.ok() || result.status == IoStatus::kClosed) return session.reason();  // End()
     failure = ConnectFailure(result);
     ReportBackendFailure(backend, result);
   }

@@ -13,6 +13,13 @@ using netpoll::Conn;
 using netpoll::IoResult;
 using netpoll::IoStatus;
 
+namespace {
+
+// The limit of a session that is told to end: has always passed.
+constexpr sched::Duration kNoMore(-1);
+
+}  // namespace
+
 Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
                  const SessionTimeouts& timeouts)
     : client_(std::move(client)),
@@ -21,7 +28,8 @@ Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
       echo_(echo),
       buffers_(buffers),
       timeouts_(timeouts),
-      alive_(halves()) {}
+      alive_(halves()),
+      connecting_(!echo) {}
 
 bool Session::RunHalf(int which) {
   Half& half = half_[which];
@@ -34,7 +42,8 @@ bool Session::RunHalf(int which) {
   half.writer.reset();
   // Acquire and release: the last one out sees all the other half did.
   if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
-  End(half_closed_.load(std::memory_order_relaxed));
+  SetReason(half_closed_.load(std::memory_order_relaxed));
+  Close();
   return true;
 }
 
@@ -89,11 +98,12 @@ Session::Step Session::MoveInPlace(Half& half) {
 
 // --- Writing.
 
-// What the target takes now, or kAgain.
+// What the target takes now, or kAgain. Whether it is waited for is for AwaitTarget to say.
 IoResult Session::Send(Half& half, std::span<const std::byte> data) {
   for (;;) {
     const IoResult sent = half.writer->TryWrite(data);
-    if (sent.status != IoStatus::kTimeout || !KeepWriting(half)) return sent;
+    if (sent.status != IoStatus::kTimeout) return sent;
+    half.target->SetWriteDeadline(sched::kNever);
   }
 }
 
@@ -123,7 +133,8 @@ IoResult Session::AwaitTarget(Half& half) {
   if (!echo_) half.target->AlsoWakeFor(*half.source);
   for (;;) {
     if (half.give_up == sched::kNever && SourceBroke(half)) {
-      half.give_up = sched::After(sched::Now(), timeouts_.reset_linger);
+      SetReason(ResetBy(*half.source));
+      half.give_up = LingerFromNow();
     }
     const int64_t left = half.target->unsent_bytes();
     if (left >= 0 && left < half.unsent.load(std::memory_order_seq_cst)) {
@@ -144,9 +155,8 @@ void Session::TargetIsWritable(Half& half) {
 
 bool Session::KeepWriting(Half& half) {
   if (half.give_up == sched::kNever) return KeepWaiting(*half.target, &Conn::SetWriteDeadline);
-  if (half.give_up <= sched::Now()) return false;
   half.target->SetWriteDeadline(half.give_up);
-  return true;
+  return half.give_up > sched::Now() && !ending();
 }
 
 // --- Timeouts.
@@ -157,7 +167,9 @@ bool Session::HalfCloseLimits() const {
   return timeouts_.idle == sched::Duration(0) || timeouts_.half_close <= timeouts_.idle;
 }
 
+// How long both directions may be silent, 0 without limit.
 sched::Duration Session::Limit() const {
+  if (ending()) return kNoMore;
   return HalfCloseLimits() ? timeouts_.half_close : timeouts_.idle;
 }
 
@@ -180,7 +192,8 @@ bool Session::KeepWaiting(Conn& conn, void (Conn::*set_deadline)(sched::Deadline
     sched::Deadline next;
     if (Expired(limit, &next)) return false;
     (conn.*set_deadline)(next);
-    // The other half may have ended meanwhile, and its earlier deadline been overwritten here.
+    // The other half or the session may have ended meanwhile, and their earlier deadline been
+    // overwritten here.
     if (limit == Limit()) return true;
   }
 }
@@ -188,6 +201,7 @@ bool Session::KeepWaiting(Conn& conn, void (Conn::*set_deadline)(sched::Deadline
 bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
   *next = sched::kNever;
   if (limit == sched::Duration(0)) return false;
+  if (limit == kNoMore) return true;
   const sched::Deadline now = sched::Now();
   *next = sched::After(LastActivity(), limit);
   if (*next > now) return false;

@@ -3,22 +3,26 @@
 // One client's session: a record with the two connections and two halves, one per direction, each
 // relayed by a fiber of its own.
 //
-// How a session ends, by what a half meets:
+// docs/endings.md has the table of how a session ends: reason, what is on its way, what each peer
+// sees. Here, what a half does, by what it meets:
 //
-//   a half meets           what it does, and what becomes of the session
+//   a half meets           what it does
 //   source: FIN            sends FIN to the target; the other half goes on, from here under
 //                          half_close_timeout
 //   source: reset          waits until the target has taken what came before it (at most
-//                          reset_linger), then resets the target: the session ends
-//   target: write fails    stops; the other half still delivers what the target sent before it
-//                          broke, reads the reset, and passes it on: the session ends
-//   silence both ways      for idle_timeout: closes both, the session ends. A receiver that takes
-//                          bytes out of its kernel's queue, while a half is blocked there, is not
-//                          silent; nor are bytes that came and were not read yet
-//   End() by the server    (drain deadline, second SIGTERM) both halves return, the session ends
+//                          reset_linger), resets the target, and closes both
+//   target: write fails    leaves; the other half still delivers what the target sent before it
+//                          broke, reads the reset, and passes it on
+//   silence both ways      for idle_timeout or half_close_timeout: ends the session. A receiver
+//                          that takes bytes out of its kernel's queue, while a half is blocked
+//                          there, is not silent; nor are bytes that came and were not read yet
+//   the session is ended   (silence, drain deadline, second SIGTERM) sends the target FIN if its
+//                          kernel has all that came, else a reset as above; then reads and drops
+//                          what the source still sends, for reset_linger, so that closing does not
+//                          reset what is on its way there
 //
 // Bytes that arrived before a FIN are delivered first, those before a reset within reset_linger.
-// The record lives until both halves have left.
+// The last half to leave closes both; the record lives until then.
 #ifndef PARKWAY_SERVER_SESSION_H_
 #define PARKWAY_SERVER_SESSION_H_
 
@@ -60,7 +64,13 @@ class Session {
   [[nodiscard]] bool RunHalf(int which);
   int halves() const { return echo_ ? 1 : 2; }
 
-  // Ends it from outside or before its halves run. The first reason stays. From any fiber.
+  // The backend is connected and the halves may run. False: End() came first.
+  [[nodiscard]] bool Connected();
+  // Instead of its halves: resets the client.
+  void Refuse(EndReason reason);
+
+  // Tells the halves to end it in order, or ends the connect. kStop: without waiting for anything,
+  // also if told to end before. The first reason stays. From any fiber, and never blocks.
   void End(EndReason reason);
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
@@ -86,15 +96,20 @@ class Session {
     std::atomic<int64_t> last_activity{0};
     // Bytes in the target's send queue when this half was last seen blocked there, else 0.
     std::atomic<int64_t> unsent{0};
+    // The session's end reset the source, of which bytes were unread.
+    std::atomic<bool> source_had_more{false};
     // The source broke while the target was blocked: until when the target may take the rest.
     sched::Deadline give_up = sched::kNever;
   };
 
-  // What a half met: the result of reading its source or of writing its target.
+  // What a half met: the result of reading its source, or of writing its target what it has read
+  // or seen there.
   struct Step {
     netpoll::IoResult result;
     bool reading;
   };
+
+  enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   void Relay(Half& half);
   Step Move(Half& half);
@@ -109,19 +124,30 @@ class Session {
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
   static void NoteActivity(Half& half, sched::Deadline at);
+  void LimitReading(netpoll::Conn& source);
+  bool HalfCloseLimits() const;
+  sched::Duration Limit() const;
   sched::Deadline LastActivity() const;
-  void PassResetOn(netpoll::Conn& target);
+
+  // session_end.cc
+  void HalfEnded(Half& half, const Step& step);
+  void Finish(Half& half);
+  void CutOff(Half& half, bool holds_bytes);
+  bool HandedAllOn(Half& half);
+  void DropInput(Half& half, sched::Deadline until);
+  bool AwaitInput(Half& half, sched::Deadline until);
+  void PassResetOn(netpoll::Conn& target, sched::Deadline until);
+  sched::Deadline LingerFromNow() const;
+  void Close();
   void SetReason(EndReason reason);
   EndReason ResetBy(const netpoll::Conn& broken) const;
   void NoteHalfClosed(Half& half);
   void LimitTheOtherHalf(Half& half);
-  void LimitReading(netpoll::Conn& source);
   const Half& Other(const Half& half) const { return half_[&half == &half_[0] ? 1 : 0]; }
+  bool ending() const { return ending_.load(std::memory_order_seq_cst) != Ending::kNo; }
+  bool stopping() const { return ending_.load(std::memory_order_seq_cst) == Ending::kAtOnce; }
   bool SourceBroke(const Half& half) const;
   bool EndedByReset(const Half& half) const;
-  void HalfEnded(Half& half, const Step& step);
-  bool HalfCloseLimits() const;
-  sched::Duration Limit() const;
 
   netpoll::Conn client_;
   netpoll::Conn backend_;
@@ -133,6 +159,10 @@ class Session {
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
   std::atomic<EndReason> half_closed_{EndReason::kNone};
+  std::atomic<bool> connecting_;
+  // Published by End before it moves the deadlines to the past. A half that has moved one looks
+  // here afterwards (Limit).
+  std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
 };
 

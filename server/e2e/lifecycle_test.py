@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
     HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Parallel, Pattern, fill, in_parallel,
-    main, recv_exactly, recv_to_end, wait_until)
+    main, recv_exactly, wait_until)
 
 
 class Drain(DaemonTest):
@@ -95,15 +95,6 @@ class Drain(DaemonTest):
             self.stop(daemon, code=1, number=number)
             self.assert_ends(client, "fin")
             self.assert_ends(backend, "fin")
-
-    def test_a_second_signal_ends_connects_under_way(self):
-        daemon = self.proxy(self.blackhole(), flags=("--connect_timeout=1h", "--drain_timeout=1h"))
-        client = self.connect(daemon)
-        daemon.await_descriptors(2)  # the client's and the backend's
-        daemon.signal(signal.SIGTERM)
-        self.await_refusal(daemon)
-        self.stop(daemon, code=1)
-        self.assertEqual(recv_to_end(client)[0], b"")
 
     def test_queued_clients_are_served(self):
         """They are in the kernel's queues, several per listening socket, when the signal comes."""

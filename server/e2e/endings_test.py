@@ -1,0 +1,526 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every way a session can end, as data: each row is a test, and docs/endings.md shows the rows.
+
+What a peer sees is written as in the page: "all" or "part" of what was sent to it, if anything was,
+and then "FIN" or "RST"; "—" for a peer that broke the connection itself, or has none.
+"""
+
+import collections
+import re
+import resource
+import select
+import signal
+import socket
+import sys
+import unittest
+from pathlib import Path
+
+TREE = Path(__file__).absolute().parent.parent.parent
+sys.path.insert(0, str(Path(__file__).absolute().parent))
+
+from harness import (  # noqa: E402
+    KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
+    recv_exactly, recv_to_end, reset, send_all_acknowledged, unread, wait_until)
+
+PAGE = TREE / "docs/endings.md"
+HEAD = ("logged", "on its way", "the client sees", "the backend sees", "bounded by")
+Row = collections.namedtuple("Row", "logged on_its_way client backend bound")
+
+NOTHING = "nothing"
+CONNECT = "the connect"
+REPLY = "a reply, with the kernel"
+REQUEST = "a request, with the kernel"
+SLOW_REPLY = "a reply that the client does not take"
+SLOW_REQUEST = "a request that the backend does not take"
+SLOW_BOTH = "both of these"
+AFTER_CLIENT, AFTER_BACKEND = ", after the client's FIN", ", after the backend's FIN"
+NO_PLACE = "a client beyond `--max_conns`"
+NO_DESCRIPTOR = "a client, and no descriptor for it"
+NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
+NO_FIBER = "a client, and no fiber for it"
+
+HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
+IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
+HALF_CLOSE_THEN = "`--half_close_timeout`, then `--reset_linger`"
+DRAIN, DRAIN_THEN = "`--drain_timeout`", "`--drain_timeout`, then `--reset_linger`"
+AT_ONCE = "at once"
+
+SECTIONS = {
+    "Peers": [
+        Row("client_fin", NOTHING, "FIN", "FIN", HALF_CLOSE),
+        Row("client_fin", SLOW_REPLY, "all, FIN", "FIN", HALF_CLOSE),
+        Row("client_fin", SLOW_REQUEST, "FIN", "all, FIN", HALF_CLOSE),
+        Row("upstream_fin", NOTHING, "FIN", "FIN", HALF_CLOSE),
+        Row("upstream_fin", SLOW_REPLY, "all, FIN", "FIN", HALF_CLOSE),
+        Row("upstream_fin", SLOW_REQUEST, "FIN", "all, FIN", HALF_CLOSE),
+        Row("client_reset", NOTHING, "—", "RST", AT_ONCE),
+        Row("client_reset", REQUEST, "—", "all, RST", LINGER),
+        Row("client_reset", SLOW_REQUEST, "—", "part, RST", LINGER),
+        Row("client_reset", SLOW_REPLY, "—", "RST", AT_ONCE),
+        Row("upstream_reset", NOTHING, "RST", "—", AT_ONCE),
+        Row("upstream_reset", REPLY, "all, RST", "—", LINGER),
+        Row("upstream_reset", SLOW_REPLY, "part, RST", "—", LINGER),
+        Row("upstream_reset", SLOW_REQUEST, "RST", "—", AT_ONCE),
+    ],
+    "Timeouts": [
+        Row("idle_timeout", NOTHING, "FIN", "FIN", IDLE),
+        Row("idle_timeout", REPLY, "all, FIN", "FIN", IDLE_THEN),
+        Row("idle_timeout", REQUEST, "FIN", "all, FIN", IDLE_THEN),
+        Row("idle_timeout", SLOW_REPLY, "part, RST", "FIN", IDLE_THEN),
+        Row("idle_timeout", SLOW_REQUEST, "FIN", "part, RST", IDLE_THEN),
+        Row("idle_timeout", SLOW_BOTH, "part, RST", "part, RST", IDLE_THEN),
+        Row("half_close_timeout", NOTHING + AFTER_CLIENT, "FIN", "FIN", HALF_CLOSE),
+        Row("half_close_timeout", SLOW_REPLY + AFTER_CLIENT, "part, RST", "FIN", HALF_CLOSE_THEN),
+        Row("half_close_timeout", NOTHING + AFTER_BACKEND, "FIN", "FIN", HALF_CLOSE),
+        Row("half_close_timeout", SLOW_REQUEST + AFTER_BACKEND, "FIN", "part, RST",
+            HALF_CLOSE_THEN),
+    ],
+    "Operator": [
+        Row("drain", NOTHING, "FIN", "FIN", DRAIN),
+        Row("drain", REPLY, "all, FIN", "FIN", DRAIN_THEN),
+        Row("drain", REQUEST, "FIN", "all, FIN", DRAIN_THEN),
+        Row("drain", SLOW_REPLY, "part, RST", "FIN", DRAIN_THEN),
+        Row("drain", SLOW_REQUEST, "FIN", "part, RST", DRAIN_THEN),
+        Row("drain", SLOW_BOTH, "part, RST", "part, RST", DRAIN_THEN),
+        Row("drain", NOTHING + AFTER_CLIENT, "FIN", "FIN", DRAIN),
+        Row("drain", NOTHING + AFTER_BACKEND, "FIN", "FIN", DRAIN),
+        Row("drain", CONNECT, "RST", "—", DRAIN),
+        Row("stop", NOTHING, "FIN", "FIN", AT_ONCE),
+        Row("stop", REPLY, "all, FIN", "FIN", AT_ONCE),
+        Row("stop", REQUEST, "FIN", "all, FIN", AT_ONCE),
+        Row("stop", SLOW_REPLY, "part, RST", "FIN", AT_ONCE),
+        Row("stop", SLOW_REQUEST, "FIN", "part, RST", AT_ONCE),
+        Row("stop", SLOW_BOTH, "part, RST", "part, RST", AT_ONCE),
+        Row("stop", CONNECT, "RST", "—", AT_ONCE),
+    ],
+    "Connects": [
+        Row("connect_refused", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
+        Row("connect_timeout", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
+        Row("connect_failed", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
+    ],
+    "Limits": [
+        Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
+        Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
+        Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
+        Row("limit_fibers", NO_FIBER, "RST", "—", "memory"),
+    ],
+    "Echo": [
+        Row("client_fin", NOTHING, "FIN", "—", IDLE),
+        Row("client_fin", SLOW_REPLY, "all, FIN", "—", IDLE),
+        Row("client_reset", NOTHING, "—", "—", AT_ONCE),
+        Row("client_reset", SLOW_REPLY, "—", "—", AT_ONCE),
+        Row("idle_timeout", NOTHING, "FIN", "—", IDLE),
+        Row("idle_timeout", REPLY, "all, FIN", "—", IDLE_THEN),
+        Row("idle_timeout", SLOW_REPLY, "part, RST", "—", IDLE_THEN),
+        Row("drain", NOTHING, "FIN", "—", DRAIN),
+        Row("drain", SLOW_REPLY, "part, RST", "—", DRAIN_THEN),
+        Row("stop", NOTHING, "FIN", "—", AT_ONCE),
+        Row("stop", SLOW_REPLY, "part, RST", "—", AT_ONCE),
+    ],
+}
+
+
+# ---- The page.
+
+
+def cells_of(row):
+    logged = row.logged if row.logged == "—" else f"`{row.logged}`"
+    return (logged, *row[1:])
+
+
+def tables_of(page):
+    """{section: [cells, ...]} of the tables with our columns."""
+    tables, section = {}, None
+    for line in page.splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        elif line.startswith("| "):
+            tables.setdefault(section, []).append(tuple(line.strip("| ").split(" | ")))
+    return {section: rows[1:] for section, rows in tables.items() if rows[0] == HEAD}
+
+
+def markdown(rows):
+    lines = [HEAD, *map(cells_of, rows)]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], "|" + "---|" * len(HEAD), *text[1:]])
+
+
+class Page(unittest.TestCase):
+    maxDiff = None
+
+    def test_the_page_shows_what_is_tested(self):
+        shown = tables_of(PAGE.read_text())
+        for section, rows in SECTIONS.items():
+            self.assertEqual(shown.get(section), [*map(cells_of, rows)],
+                             f"## {section} should have\n\n{markdown(rows)}\n")
+        self.assertEqual(sorted(shown), sorted(SECTIONS))
+
+
+# ---- The stage: one session, what is on its way there, and what its peers see at the end.
+
+
+class Stage:
+    FLOOD = Pattern("flood", MIB).bytes()
+    LAST_WORDS = Pattern("last words", 256 * KIB).bytes()
+    TIMEOUTS = {
+        "idle_timeout": (f"--idle_timeout={1 + SLOW}s",),  # longer than it takes to get there
+        "half_close_timeout": ("--half_close_timeout=500ms",),
+        "drain": ("--drain_timeout=200ms",),
+        "stop": ("--drain_timeout=1h",),
+    }
+
+    def __init__(self, test, row, echo):
+        self.test, self.row = test, row
+        self.state, _, self.finished = row.on_its_way.partition(", after the ")
+        # Receivers that are waited for are given time; others are given up soon.
+        in_kernel = self.state in (REPLY, REQUEST)
+        flags = (f"--workers={test.WORKERS}", f"--reset_linger={'1m' if in_kernel else '200ms'}",
+                 *self.TIMEOUTS.get(row.logged, ()))
+        window = 8 * KIB if in_kernel else None
+        if echo:
+            self.daemon = test.echo(*flags)
+            self.client, self.backend = test.connect(self.daemon, window), None
+            test.assert_echoes(self.client)
+        else:
+            server = test.listen(receive_buffer=window)
+            self.daemon = test.proxy(server, flags=flags)
+            self.client, self.backend = test.session(self.daemon, server, window)
+            test.assert_relays(self.client, self.backend)
+        self.sent = {"client": b"", "backend": b""}  # to whom
+        self.put_on_the_way()
+
+    def socket(self, name):
+        return self.client if name == "client" else self.backend
+
+    # ---- What is on its way.
+
+    def put_on_the_way(self):
+        for receiver in self.receivers():
+            if self.is_slow():
+                self.flood(receiver)
+            else:
+                self.hand_to_the_kernel(receiver)
+        if self.finished:
+            finisher = self.client if self.finished == "client's FIN" else self.backend
+            finisher.shutdown(socket.SHUT_WR)
+
+    def is_slow(self):
+        return self.state in (SLOW_REPLY, SLOW_REQUEST, SLOW_BOTH)
+
+    def receivers(self):
+        return {REPLY: ["client"], SLOW_REPLY: ["client"], REQUEST: ["backend"],
+                SLOW_REQUEST: ["backend"], SLOW_BOTH: ["client", "backend"]}.get(self.state, [])
+
+    def sender_to(self, name):
+        return self.client if self.backend is None or name == "backend" else self.backend
+
+    def flood(self, to):
+        """Until every buffer on the way is full, the daemon's own among them."""
+        count = fill(self.sender_to(to), self.FLOOD)
+        self.sent[to] = (self.FLOOD * (count // MIB + 1))[:count]
+
+    def hand_to_the_kernel(self, to):
+        """The daemon holds none of it any more, and the receiver's window is too small for it."""
+        target, data = self.socket(to), self.LAST_WORDS
+        send_all_acknowledged(self.sender_to(to), data)
+        wait_until(lambda: unread(target) + self.at_daemon(target).unsent == len(data),
+                   "the daemon hands all to its kernel")
+        self.sent[to] = data
+
+    def at_daemon(self, peer):
+        """The daemon's end of that connection."""
+        return queued(peer.getpeername(), peer.getsockname())
+
+    # ---- What its peers see.
+
+    def see(self, name):
+        """Such as "all, FIN". A peer that sees a FIN ends its own stream too."""
+        connection, sent = self.socket(name), self.sent[name]
+        got, end = recv_to_end(connection)
+        self.test.assertTrue(sent.startswith(got), "the bytes differ")
+        if end == "fin":
+            self.finish(connection)
+        what = ("all, " if got == sent else "part, ") if sent else ""
+        return what + {"fin": "FIN", "reset": "RST"}[end]
+
+    def finish(self, connection):
+        try:
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has been reset since
+
+    def check(self, *names):
+        """That these peers see what the row says, at the same time."""
+        seen = {}
+        in_parallel(*((lambda n=name: seen.update({n: self.see(n)})) for name in names))
+        self.test.assertEqual(seen, {name: getattr(self.row, name) for name in names})
+
+    def check_all(self):
+        peers = ("client",) if self.backend is None else ("client", "backend")
+        self.check(*(name for name in peers if getattr(self.row, name) != "—"))
+
+    # ---- Its end.
+
+    def cause(self):
+        {
+            "client_fin": lambda: self.client.shutdown(socket.SHUT_WR),
+            "upstream_fin": lambda: self.backend.shutdown(socket.SHUT_WR),
+            "client_reset": lambda: reset(self.client),
+            "upstream_reset": lambda: reset(self.backend),
+            "drain": lambda: self.daemon.signal(signal.SIGTERM),
+            "stop": lambda: self.test.signal_twice(self.daemon),
+        }.get(self.row.logged, lambda: None)()
+
+    def play(self):
+        self.cause()
+        if self.row.logged in ("client_fin", "upstream_fin"):
+            self.check_all()
+        elif self.state == NOTHING and not self.finished:
+            self.check_all()
+        elif self.finished or self.row.logged == "stop" or self.is_slow():
+            self.await_end()
+            self.check_all()
+        elif self.row.logged.endswith("_reset"):
+            self.check(*self.receivers())
+        else:
+            self.check_linger()
+        self.await_end()
+        self.check_summary()
+
+    def check_linger(self):
+        """What a peer says after the end does not destroy what is on its way to it."""
+        (slow,) = self.receivers()
+        wait_until(lambda: self.at_daemon(self.socket(slow)).state == "FIN_WAIT1",
+                   "the daemon ends the session")
+        self.socket(slow).sendall(b"and another thing")
+        self.check_all()
+
+    def await_end(self):
+        if self.row.logged in ("drain", "stop"):
+            self.daemon.check_end(1)
+        else:
+            self.daemon.await_descriptors(0)
+
+    def check_summary(self):
+        if self.daemon.exit_code is None:
+            self.test.stop(self.daemon)
+        self.test.assertEqual(self.daemon.summary(), {"served": 1, self.row.logged: 1})
+
+
+class Rows(DaemonTest):
+    WORKERS = 2
+    echo_server = False
+
+    def play(self, row):
+        Stage(self, row, self.echo_server).play()
+
+    def signal_twice(self, daemon):
+        daemon.signal(signal.SIGTERM)
+        self.await_refusal(daemon)  # two signals at once are one
+        daemon.signal(signal.SIGTERM)
+
+    @classmethod
+    def take(cls, rows):
+        for row in rows:
+            name = "test_" + "_".join(re.findall(r"\w+", f"{row.logged} {row.on_its_way}"))
+            setattr(cls, name, cls.method_for(row))
+
+    @classmethod
+    def method_for(cls, row):
+        special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
+                   NO_DESCRIPTOR: "play_no_descriptor", NO_FIBER: "play_no_fiber",
+                   NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind"}
+        play = special.get(row.on_its_way, "play")
+        return lambda self: getattr(self, play)(row)
+
+    # ---- While the backend is being connected.
+
+    def play_connect(self, row):
+        backend = {"connect_refused": self.refuses, "connect_failed": lambda: "unix:/nonexistent",
+                   }.get(row.logged, self.blackhole)()
+        timeout = "300ms" if row.logged == "connect_timeout" else "1h"
+        daemon = self.proxy(backend, flags=(f"--connect_timeout={timeout}",
+                                            *Stage.TIMEOUTS.get(row.logged, ())))
+        if row.logged.startswith("connect"):
+            self.check_refused(daemon, row)
+            return self.check_logged(daemon, row.logged)
+        client = self.connect(daemon)
+        client.sendall(b"is anybody there?")
+        daemon.await_descriptors(2)  # the client's and the backend's
+        (self.signal_twice if row.logged == "stop" else self.sigterm)(daemon)
+        daemon.check_end(1)
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        self.assert_ends(client, "reset")
+        self.assertEqual(daemon.summary(), {"served": 1, row.logged: 1})
+
+    def sigterm(self, daemon):
+        daemon.signal(signal.SIGTERM)
+
+    def check_refused(self, daemon, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        self.assert_refused(daemon)
+        daemon.await_descriptors(0)
+
+    def check_logged(self, daemon, *reasons):
+        self.stop(daemon)
+        self.assertEqual(daemon.summary(),
+                         {"served": len(reasons), **collections.Counter(reasons)})
+
+
+    # ---- At a limit.
+
+    def play_no_place(self, row):
+        self.assertEqual((row.client, row.backend), ("waits", "—"))
+        daemon = self.echo("--max_conns=1", "--workers=1")
+        first = self.connect(daemon)
+        self.assert_echoes(first)
+        others = [self.connect(daemon) for _ in range(2)]  # one is accepted, one in the queue
+        for client in others:
+            client.sendall(b"me too")
+            self.assert_silent(client)
+        for gone, served in zip([first, *others], [*others, None]):
+            gone.close()
+            if served is not None:
+                self.assertEqual(recv_exactly(served, 6), b"me too")
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, *3 * ["client_fin"])
+
+    def play_no_descriptor(self, row):
+        self.assertEqual((row.client, row.backend), ("waits 1s, then FIN", "—"))
+        daemon = self.echo("--workers=1")
+        hard = self.starve(daemon, spare=0)
+        client = self.connect(daemon)
+        self.assert_silent(client)
+        self.assert_ends(client, "fin")
+        self.feed(daemon, hard)
+        daemon.await_descriptors(0)
+        self.check_logged(daemon)
+
+    def play_no_descriptor_behind(self, row):
+        daemon = self.proxy(self.listen(), flags=("--workers=1",))
+        hard = self.starve(daemon, spare=1)
+        self.check_refused(daemon, row)
+        self.feed(daemon, hard)
+        self.check_logged(daemon, row.logged)
+
+    def play_no_fiber(self, row):
+        """Stacks come from slabs of 256, and there is no memory for a second one."""
+        if SANITIZED:
+            self.skipTest("a sanitizer maps memory of its own")
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--workers=1", "--stack_size=1MiB"))
+        self.assert_relays(*self.session(daemon, server))
+        limit = int(daemon.status("VmSize").split()[0]) * KIB + 64 * MIB
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit, limit))
+        served = 1
+        while self.is_served(daemon, server):
+            served += 1
+        self.assertLess(served, 256)
+        for connection in self._sockets:
+            connection.close()
+        daemon.await_descriptors(0)
+        self.stop(daemon)
+        self.assertEqual(daemon.summary(),
+                         {"served": served + 1, "client_fin": served, row.logged: 1})
+
+    def is_served(self, daemon, server):
+        """Or reset, before or after its backend is connected, which then sees that too."""
+        try:
+            client = self.connect(daemon)
+        except ConnectionResetError:
+            return False
+        readable, _, _ = select.select([client, server], [], [], PATIENCE)
+        if server not in readable:
+            self.assert_ends(client, "reset")
+            return False
+        backend = self.accept(server)
+        try:
+            self.assert_relays(client, backend)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+
+class Peers(Rows):
+    pass
+
+
+class PeersOfOneWorker(Peers):
+    WORKERS = 1
+
+
+class Timeouts(Rows):
+    pass
+
+
+class Operator(Rows):
+    pass
+
+
+class Connects(Rows):
+    pass
+
+
+class Limits(Rows):
+    pass
+
+
+class Echo(Rows):
+    echo_server = True
+
+
+class Linger(DaemonTest):
+    """What ends the time after the end."""
+
+    def ended(self, linger, *flags):
+        """A session that has been ended, though its peers have not finished."""
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--workers=2", f"--reset_linger={linger}", *flags))
+        client, backend = self.session(daemon, server)
+        self.assert_relays(client, backend)
+        if "--drain_timeout=0" in flags:
+            daemon.signal(signal.SIGTERM)
+        self.assert_ends(client, "fin")
+        self.assert_ends(backend, "fin")
+        return daemon, client, backend
+
+    def test_peers_that_never_finish(self):
+        daemon, _, _ = self.ended("200ms", f"--idle_timeout={1 + SLOW}s")
+        daemon.await_descriptors(0)
+
+    def test_a_peer_that_floods(self):
+        daemon, client, backend = self.ended("1m", f"--idle_timeout={1 + SLOW}s")
+        backend.shutdown(socket.SHUT_WR)
+        with self.assertRaises(OSError):
+            while True:
+                client.sendall(bytes(64 * KIB))
+        daemon.await_descriptors(0)
+
+    def test_a_second_sigterm(self):
+        daemon, _, _ = self.ended("1m", "--drain_timeout=0")
+        daemon.signal(signal.SIGTERM)
+        daemon.check_end(1)
+        self.assertEqual(daemon.summary(), {"served": 1, "drain": 1})
+
+    def test_a_second_sigterm_while_a_reset_waits_for_its_receiver(self):
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--reset_linger=1m", "--drain_timeout=1h"))
+        client, backend = self.session(daemon, server)
+        fill(backend)
+        reset(backend)
+        daemon.signal(signal.SIGTERM)
+        self.await_refusal(daemon)
+        daemon.signal(signal.SIGTERM)
+        daemon.check_end(1)
+        self.assertEqual(daemon.summary(), {"served": 1, "upstream_reset": 1})
+        self.assertEqual(recv_to_end(client)[1], "reset")
+
+
+for section in (Peers, Timeouts, Operator, Connects, Limits, Echo):
+    section.take(SECTIONS[section.__name__])
+
+
+if __name__ == "__main__":
+    main()
