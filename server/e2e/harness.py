@@ -505,6 +505,11 @@ class DaemonTest(unittest.TestCase):
         wait_until(lambda: listening not in Path("/proc/net/tcp").read_text(),
                    "the listeners close")
 
+    def signal_twice(self, daemon):
+        daemon.signal(signal.SIGTERM)
+        self.await_refusal(daemon)  # two signals at once are one
+        daemon.signal(signal.SIGTERM)
+
     def starve(self, daemon, spare):
         """Leaves it `spare` descriptors more than it has now."""
         highest = max(fd for fd, _ in daemon.open_files_now())
