@@ -110,7 +110,7 @@ void Socket::Adopt(int fd) {
 void Socket::Abort() {
   Use([this] {
     const linger now = {.l_onoff = 1, .l_linger = 0};
-    (void)kernel_->SetSockOpt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    if (fd_ >= 0) (void)kernel_->SetSockOpt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   });
   Close();
 }
