@@ -44,11 +44,11 @@ class InterleavedAtomic {
 
  private:
   std::atomic<T>& Step() {
-    Interleave(this);
+    Interleave();
     return value_;
   }
   const std::atomic<T>& Step() const {
-    Interleave(this);
+    Interleave();
     return value_;
   }
 

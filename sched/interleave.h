@@ -9,15 +9,13 @@ namespace sched {
 
 #ifdef PARKWAY_INTERLEAVE
 // Called before every access to an atomic of PollSlot, FdGate, the deadline word, the idle set, the
-// timer queue and the run queue, with the address of that atomic. It may switch to another
-// simulated worker on the same thread.
-using InterleaveHook = void (*)(const void* site);
+// timer queue and the run queue. It may switch to another simulated worker on the same thread; with
+// `blocked`, when the caller can go on only after another did something, it must.
+using InterleaveHook = void (*)(bool blocked);
 inline InterleaveHook interleave_hook = nullptr;  // set while no scheduler runs
-inline void Interleave(const void* site) {
-  if (interleave_hook != nullptr) interleave_hook(site);
+inline void Interleave(bool blocked = false) {
+  if (interleave_hook != nullptr) interleave_hook(blocked);
 }
-#else
-inline void Interleave(const void*) {}
 #endif
 
 }  // namespace sched

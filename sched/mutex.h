@@ -22,7 +22,7 @@ class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
 #ifdef PARKWAY_INTERLEAVE
-    while (!mu_.TryLock()) Interleave(this);
+    while (!mu_.TryLock()) Interleave(/*blocked=*/true);
 #else
     mu_.Lock();
 #endif

@@ -10,8 +10,8 @@
 namespace sched::testing {
 
 struct OneThreadHost::SimulatedThread {
-  SimulatedThread(OneThreadHost& host, Step step_in)
-      : step(std::move(step_in)), stack([this, &host] { Main(host); }) {}
+  SimulatedThread(OneThreadHost& host, int number_in, Step step_in)
+      : number(number_in), step(std::move(step_in)), stack([this, &host] { Main(host); }) {}
 
   [[noreturn]] void Main(OneThreadHost& host) {
     for (;;) {
@@ -23,14 +23,20 @@ struct OneThreadHost::SimulatedThread {
     }
   }
 
-  bool runnable(Deadline now) const { return !ended && (*condition || until <= now); }
+  // kNever: only when somebody sets its condition.
+  Deadline runnable_from() const {
+    if (ended) return kNever;
+    return std::max(frozen_until, *condition ? kLongAgo : until);
+  }
 
+  const int number;
   const Step step;
   bool woken = false;
   bool ended = false;
   // What it waits for. It has not begun yet, so it can.
   Deadline until = kLongAgo;
   const bool* condition = &woken;
+  Deadline frozen_until = kLongAgo;
   internal::Worker* worker = nullptr;  // that it is, while others run
   Coroutine stack;                     // last: it uses the members above
 };
@@ -39,10 +45,8 @@ class OneThreadHost::Handle final : public Thread {
  public:
   Handle(OneThreadHost& host, SimulatedThread& thread) : host_(host), thread_(thread) {}
   ~Handle() override {
-    while (!thread_.ended) {
-      const bool goes_on = host_.RunOne(kNever);
-      PARKWAY_CHECK(goes_on, 0);  // a thread that is joined never ends
-    }
+    const bool ended = host_.Await(kNever, &thread_.ended);
+    PARKWAY_CHECK(ended, thread_.number);  // a thread that is joined never ends
     std::erase_if(host_.threads_, [&](const auto& t) { return t.get() == &thread_; });
   }
   void Wake() override { thread_.woken = true; }
@@ -57,8 +61,7 @@ class OneThreadHost::SimulatedEvent final : public Event {
   explicit SimulatedEvent(OneThreadHost& host) : host_(host) {}
   void Set() override { set_ = true; }
   bool WaitUntil(Deadline deadline) override {
-    while (!set_ && host_.RunOne(deadline)) {
-    }
+    (void)host_.Await(deadline, &set_);
     return std::exchange(set_, false);
   }
 
@@ -67,12 +70,18 @@ class OneThreadHost::SimulatedEvent final : public Event {
   bool set_ = false;
 };
 
-OneThreadHost::OneThreadHost(uint64_t seed) : choice_(seed) {}
+OneThreadHost::OneThreadHost(uint64_t seed, const Options& options)
+    : options_(options), seed_(seed), choice_(seed) {}
 
 OneThreadHost::~OneThreadHost() { PARKWAY_CHECK(threads_.empty(), threads_.size()); }
 
+uint64_t OneThreadHost::Random(uint64_t stream) {
+  return std::mt19937_64(seed_ + stream)();  // equal for equal streams, whoever asks when
+}
+
 std::unique_ptr<Host::Thread> OneThreadHost::StartThread(const std::string&, int, Step step) {
-  threads_.push_back(std::make_unique<SimulatedThread>(*this, std::move(step)));
+  const int number = static_cast<int>(threads_.size());
+  threads_.push_back(std::make_unique<SimulatedThread>(*this, number, std::move(step)));
   return std::make_unique<Handle>(*this, *threads_.back());
 }
 
@@ -82,8 +91,33 @@ std::unique_ptr<Host::Event> OneThreadHost::NewEvent() {
 
 void OneThreadHost::Source::Wait(Deadline until, WaiterList&) {
   if (until == kLongAgo) return;  // a poll leaves the interrupt for a wait that can block
-  host_.Block(until, &interrupted_);
+  (void)host_.Await(until, &interrupted_);
   interrupted_ = false;
+}
+
+bool OneThreadHost::Await(Deadline until, const bool* condition) {
+  if (running_ != nullptr) {
+    if (!*condition) Block(until, condition);
+  } else {
+    while (!*condition && RunOne(until)) {
+    }
+  }
+  return *condition;
+}
+
+void OneThreadHost::Pause(bool always) {
+  static constexpr bool kNothing = false;
+  if (running_ == nullptr) return;
+  if (always || Chance(options_.pause_chance)) Block(kLongAgo, &kNothing);
+}
+
+void OneThreadHost::Stall() {
+  static constexpr bool kNothing = false;
+  if (running_ == nullptr || now_ < stalled_until_ || !Chance(options_.stall_chance)) return;
+  ++stalls_;
+  stalled_until_ = now_ + Duration(Choose(options_.stall_max.count()));
+  Note("stall", running_->number, ToNs(stalled_until_));
+  Block(stalled_until_, &kNothing);
 }
 
 void OneThreadHost::Block(Deadline until, const bool* condition) {
@@ -96,6 +130,7 @@ void OneThreadHost::Block(Deadline until, const bool* condition) {
 }
 
 void OneThreadHost::Resume(SimulatedThread& thread) {
+  if (options_.turn_max > Duration(0)) now_ += Duration(Choose(options_.turn_max.count()));
   running_ = &thread;
   Coroutine::Switch(outside_, thread.stack);
   running_ = nullptr;
@@ -103,19 +138,47 @@ void OneThreadHost::Resume(SimulatedThread& thread) {
 }
 
 bool OneThreadHost::RunOne(Deadline limit) {
-  std::vector<SimulatedThread*> runnable;
-  Deadline next = kNever;
-  for (const auto& thread : threads_) {
-    if (thread->runnable(now_)) runnable.push_back(thread.get());
-    if (!thread->ended) next = std::min(next, thread->until);
+  if (RunOneDue()) return true;
+  const Deadline next = NextDue();
+  if (next == kNever || next > limit) {
+    if (limit != kNever) now_ = std::max(now_, limit);
+    return false;
   }
-  if (!runnable.empty()) {
-    Resume(*runnable[choice_() % runnable.size()]);
-    return true;
-  }
-  if (next == kNever || next > limit) return false;
   now_ = next;
   return true;
+}
+
+bool OneThreadHost::RunOneDue() {
+  runnable_.clear();
+  due_.clear();
+  for (const auto& thread : threads_) {
+    if (thread->runnable_from() <= now_) runnable_.push_back(thread.get());
+  }
+  for (Activity* const activity : activities_) {
+    if (activity->next() <= now_) due_.push_back(activity);
+  }
+  if (runnable_.empty() && due_.empty()) return false;
+  ++turns_;
+  const size_t chosen = Choose(runnable_.size() + due_.size());
+  if (chosen >= runnable_.size()) {
+    due_[chosen - runnable_.size()]->Run();
+    return true;
+  }
+  SimulatedThread& thread = *runnable_[chosen];
+  if (Chance(options_.freeze_chance)) {
+    thread.frozen_until = now_ + Duration(Choose(options_.freeze_max.count()));
+    Note("freeze", thread.number, ToNs(thread.frozen_until));
+  } else {
+    Resume(thread);
+  }
+  return true;
+}
+
+Deadline OneThreadHost::NextDue() const {
+  Deadline next = kNever;
+  for (const auto& thread : threads_) next = std::min(next, thread->runnable_from());
+  for (const Activity* const activity : activities_) next = std::min(next, activity->next());
+  return next;
 }
 
 }  // namespace sched::testing
