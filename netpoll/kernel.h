@@ -25,7 +25,7 @@
 namespace netpoll {
 
 // What a simulated kernel implements. Each call means what its manual page says, except that it
-// returns the value or -errno, and that none returns -EINTR.
+// returns the value or -errno.
 class KernelCalls {
  public:
   virtual ~KernelCalls() = default;
@@ -64,75 +64,67 @@ class Kernel {
   explicit Kernel(KernelCalls* simulated) : simulated_(simulated) {}
 
   int Socket(int domain, int type, int protocol) const {
-    return Real() ? Call(::socket, domain, type, protocol)
-                  : simulated_->Socket(domain, type, protocol);
+    return Call(::socket, &KernelCalls::Socket, domain, type, protocol);
   }
   int Bind(int fd, const sockaddr* address, socklen_t size) const {
-    return Real() ? Call(::bind, fd, address, size) : simulated_->Bind(fd, address, size);
+    return Call(::bind, &KernelCalls::Bind, fd, address, size);
   }
   int Listen(int fd, int backlog) const {
-    return Real() ? Call(::listen, fd, backlog) : simulated_->Listen(fd, backlog);
+    return Call(::listen, &KernelCalls::Listen, fd, backlog);
   }
   int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) const {
-    return Real() ? Call(::accept4, fd, address, size, flags)
-                  : simulated_->Accept4(fd, address, size, flags);
+    return Call(::accept4, &KernelCalls::Accept4, fd, address, size, flags);
   }
   int Connect(int fd, const sockaddr* address, socklen_t size) const {
-    return Real() ? Call(::connect, fd, address, size) : simulated_->Connect(fd, address, size);
+    return Call(::connect, &KernelCalls::Connect, fd, address, size);
   }
   ssize_t Recv(int fd, void* buffer, size_t size, int flags) const {
-    return Real() ? HotRecv(fd, buffer, size, flags) : simulated_->Recv(fd, buffer, size, flags);
+    return Retry([&] {
+      return Real() ? HotRecv(fd, buffer, size, flags) : simulated_->Recv(fd, buffer, size, flags);
+    });
   }
   ssize_t Send(int fd, const void* data, size_t size, int flags) const {
-    return Real() ? HotSend(fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
+    return Retry([&] {
+      return Real() ? HotSend(fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
+    });
   }
   ssize_t Readv(int fd, const iovec* buffers, int count) const {
-    return Real() ? Call(::readv, fd, buffers, count) : simulated_->Readv(fd, buffers, count);
+    return Call(::readv, &KernelCalls::Readv, fd, buffers, count);
   }
   ssize_t Sendmsg(int fd, const msghdr* message, int flags) const {
-    return Real() ? Call(::sendmsg, fd, message, flags) : simulated_->Sendmsg(fd, message, flags);
+    return Call(::sendmsg, &KernelCalls::Sendmsg, fd, message, flags);
   }
-  int Shutdown(int fd, int how) const {
-    return Real() ? Call(::shutdown, fd, how) : simulated_->Shutdown(fd, how);
-  }
+  int Shutdown(int fd, int how) const { return Call(::shutdown, &KernelCalls::Shutdown, fd, how); }
   // Not retried: Linux frees the descriptor even when it reports EINTR.
-  int Close(int fd) const {
-    if (!Real()) return simulated_->Close(fd);
-    return ::close(fd) < 0 ? -internal::ThreadErrno() : 0;
-  }
+  int Close(int fd) const { return Real() ? Raw(::close, fd) : simulated_->Close(fd); }
   int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) const {
-    return Real() ? Call(::getsockopt, fd, level, name, value, size)
-                  : simulated_->GetSockOpt(fd, level, name, value, size);
+    return Call(::getsockopt, &KernelCalls::GetSockOpt, fd, level, name, value, size);
   }
   int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) const {
-    return Real() ? Call(::setsockopt, fd, level, name, value, size)
-                  : simulated_->SetSockOpt(fd, level, name, value, size);
+    return Call(::setsockopt, &KernelCalls::SetSockOpt, fd, level, name, value, size);
   }
   int GetSockName(int fd, sockaddr* address, socklen_t* size) const {
-    return Real() ? Call(::getsockname, fd, address, size)
-                  : simulated_->GetSockName(fd, address, size);
+    return Call(::getsockname, &KernelCalls::GetSockName, fd, address, size);
   }
   int GetPeerName(int fd, sockaddr* address, socklen_t* size) const {
-    return Real() ? Call(::getpeername, fd, address, size)
-                  : simulated_->GetPeerName(fd, address, size);
+    return Call(::getpeername, &KernelCalls::GetPeerName, fd, address, size);
   }
   int Ioctl(int fd, unsigned long request, int* value) const {
-    return Real() ? Call(::ioctl, fd, request, value) : simulated_->Ioctl(fd, request, value);
+    return Call(::ioctl, &KernelCalls::Ioctl, fd, request, value);
   }
   int EpollCreate(int flags) const {
-    return Real() ? Call(::epoll_create1, flags) : simulated_->EpollCreate(flags);
+    return Call(::epoll_create1, &KernelCalls::EpollCreate, flags);
   }
   int EpollCtl(int epfd, int operation, int fd, epoll_event* event) const {
-    return Real() ? Call(::epoll_ctl, epfd, operation, fd, event)
-                  : simulated_->EpollCtl(epfd, operation, fd, event);
+    return Call(::epoll_ctl, &KernelCalls::EpollCtl, epfd, operation, fd, event);
   }
   // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the
   // caller's deadline is absolute. Where it does not exist (before Linux 5.11, under Valgrind,
   // behind a container's filter that does not know it and answers EPERM) epoll_wait's milliseconds,
   // rounded up, do.
   int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
-    if (!Real()) return simulated_->EpollWait(epfd, events, count, timeout);
-    int result = HotEpollWait(epfd, events, count, timeout);
+    int result = Real() ? HotEpollWait(epfd, events, count, timeout)
+                        : simulated_->EpollWait(epfd, events, count, timeout);
     if (__builtin_expect(result == -ENOSYS || result == -EPERM, false)) {
       result = ::epoll_wait(epfd, events, count, Milliseconds(timeout));
       if (result < 0) result = -internal::ThreadErrno();
@@ -140,33 +132,37 @@ class Kernel {
     return result == -EINTR ? 0 : result;
   }
   int EventFd(unsigned int initial, int flags) const {
-    return Real() ? Call(::eventfd, initial, flags) : simulated_->EventFd(initial, flags);
+    return Call(::eventfd, &KernelCalls::EventFd, initial, flags);
   }
   ssize_t ReadEvent(int fd, uint64_t* value) const {
-    return Real() ? Call(::read, fd, value, sizeof *value) : simulated_->ReadEvent(fd, value);
+    return Retry([&] {
+      return Real() ? Raw(::read, fd, value, sizeof *value) : simulated_->ReadEvent(fd, value);
+    });
   }
   ssize_t WriteEvent(int fd, uint64_t value) const {
-    return Real() ? Call(::write, fd, &value, sizeof value) : simulated_->WriteEvent(fd, value);
+    return Retry([&] {
+      return Real() ? Raw(::write, fd, &value, sizeof value) : simulated_->WriteEvent(fd, value);
+    });
   }
   // A descriptor that is only held, to be given up when there are no others.
   int OpenReserve() const {
-    return Real() ? Call(::open, "/dev/null", O_RDONLY | O_CLOEXEC) : simulated_->OpenReserve();
+    return Retry([&] {
+      return Real() ? Raw(::open, "/dev/null", O_RDONLY | O_CLOEXEC) : simulated_->OpenReserve();
+    });
   }
   int Lstat(const char* path, struct stat* status) const {
-    return Real() ? Call(::lstat, path, status) : simulated_->Lstat(path, status);
+    return Call(::lstat, &KernelCalls::Lstat, path, status);
   }
-  int Unlink(const char* path) const {
-    return Real() ? Call(::unlink, path) : simulated_->Unlink(path);
-  }
+  int Unlink(const char* path) const { return Call(::unlink, &KernelCalls::Unlink, path); }
 
  private:
   // The three calls of the hot path. Sanitizers must see the library's functions.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
-    return Call(::recv, fd, buffer, size, flags);
+    return Raw(::recv, fd, buffer, size, flags);
   }
   static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
-    return Call(::send, fd, data, size, flags);
+    return Raw(::send, fd, data, size, flags);
   }
   static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
     const int result = ::epoll_pwait2(epfd, events, count, timeout, nullptr);
@@ -174,18 +170,10 @@ class Kernel {
   }
 #else
   static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
-    for (;;) {
-      const long got =
-          internal::RawSyscall(SYS_recvfrom, fd, reinterpret_cast<long>(buffer), size, flags);
-      if (__builtin_expect(got != -EINTR, true)) return got;
-    }
+    return internal::RawSyscall(SYS_recvfrom, fd, reinterpret_cast<long>(buffer), size, flags);
   }
   static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
-    for (;;) {
-      const long sent =
-          internal::RawSyscall(SYS_sendto, fd, reinterpret_cast<long>(data), size, flags);
-      if (__builtin_expect(sent != -EINTR, true)) return sent;
-    }
+    return internal::RawSyscall(SYS_sendto, fd, reinterpret_cast<long>(data), size, flags);
   }
   static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
     return static_cast<int>(internal::RawSyscall(SYS_epoll_pwait2, epfd,
@@ -205,12 +193,24 @@ class Kernel {
 
   // The value or -errno, which is taken beside the call.
   template <class Function, class... Arguments>
-  static auto Call(Function function, Arguments... arguments) -> decltype(function(arguments...)) {
+  static auto Raw(Function function, Arguments... arguments) -> decltype(function(arguments...)) {
+    const auto result = function(arguments...);
+    return __builtin_expect(result >= 0, true) ? result : -internal::ThreadErrno();
+  }
+
+  template <class Libc, class Simulated, class... Arguments>
+  auto Call(Libc libc, Simulated simulated, Arguments... arguments) const
+      -> decltype(libc(arguments...)) {
+    return Retry(
+        [&] { return Real() ? Raw(libc, arguments...) : (simulated_->*simulated)(arguments...); });
+  }
+
+  // A call that a signal interrupted is made again; callers never see EINTR.
+  template <class Call>
+  static auto Retry(Call call) -> decltype(call()) {
     for (;;) {
-      const auto result = function(arguments...);
-      if (__builtin_expect(result >= 0, true)) return result;
-      const int error = internal::ThreadErrno();
-      if (error != EINTR) return -error;
+      const auto result = call();
+      if (__builtin_expect(result != -EINTR, true)) return result;
     }
   }
 

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netpoll/sim/sim_kernel.h"
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "sched/check.h"
+
+namespace netpoll::sim {
+namespace {
+
+constexpr int kFirstPort = 40000;  // for sockets bound to port 0
+
+int PortOf(const sockaddr* address) {
+  return ntohs(reinterpret_cast<const sockaddr_in*>(address)->sin_port);
+}
+
+void WriteLoopback(int port, sockaddr* address, socklen_t* size) {
+  sockaddr_in name = {};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(static_cast<uint16_t>(port));
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::memcpy(address, &name, std::min<size_t>(*size, sizeof name));
+  *size = sizeof name;
+}
+
+}  // namespace
+
+// --- Files.
+
+struct SimKernel::File {
+  virtual ~File() = default;
+  virtual uint32_t Events() = 0;
+
+  int fd = -1;
+  std::vector<std::unique_ptr<Watch>> watches;  // by the epolls that watch it
+};
+
+struct SimKernel::Watch {
+  EpollFile* epoll;
+  File* file;
+  uint32_t interest;
+  uint64_t data;
+  bool ready = false;                      // it is in the epoll's list
+  sched::Deadline from = sched::kLongAgo;  // reported from then on
+};
+
+struct SimKernel::SocketFile final : File {
+  uint32_t Events() override {
+    if (listener != nullptr) return listener->queue.empty() ? 0 : uint32_t{EPOLLIN};
+    return end != nullptr ? end->Events() : EPOLLOUT | EPOLLHUP;
+  }
+
+  TcpEnd* end = nullptr;
+  std::unique_ptr<TcpListener> listener;
+  int port = 0;
+  bool shares_port = false;
+  bool linger_zero = false;
+};
+
+struct SimKernel::EventFile final : File {
+  uint32_t Events() override { return (count > 0 ? uint32_t{EPOLLIN} : 0) | EPOLLOUT; }
+
+  uint64_t count = 0;
+};
+
+struct SimKernel::EpollFile final : File {
+  uint32_t Events() override { return ready.empty() ? 0 : uint32_t{EPOLLIN}; }
+
+  std::deque<Watch*> ready;
+  std::vector<Watch*> all;
+  bool has_ready = false;  // something may be reported now: what a wait sleeps on
+};
+
+SimKernel::SimKernel(Network& network, const Options& options)
+    : network_(network), host_(network.host()), options_(options) {}
+
+SimKernel::~SimKernel() = default;
+
+template <class T>
+T* SimKernel::Find(int fd) {
+  if (fd >= 0 && fd < static_cast<int>(files_.size())) {
+    if (T* const file = dynamic_cast<T*>(files_[fd].get())) return file;
+  }
+  ++bad_descriptors_;
+  host_.Note("bad descriptor", fd);
+  return nullptr;
+}
+
+// The lowest free number, as POSIX wants it: numbers are reused at once.
+int SimKernel::Install(std::unique_ptr<File> file) {
+  if (open_ >= options_.descriptors) return -EMFILE;
+  size_t fd = 3;
+  if (files_.size() < fd) files_.resize(fd);
+  while (fd < files_.size() && files_[fd] != nullptr) ++fd;
+  if (fd == files_.size()) files_.emplace_back();
+  file->fd = static_cast<int>(fd);
+  files_[fd] = std::move(file);
+  ++open_;
+  return static_cast<int>(fd);
+}
+
+int SimKernel::Enter() {
+  host_.Pause();
+  return 0;
+}
+
+int SimKernel::EnterBlocking() {
+  host_.Pause();
+  return host_.Chance(options_.interrupted_chance) ? -EINTR : 0;
+}
+
+int SimKernel::Shortage() {
+  if (!host_.Chance(options_.shortage_chance)) return 0;
+  constexpr int kErrors[] = {ENFILE, ENOBUFS, ENOMEM};
+  return -kErrors[host_.Choose(std::size(kErrors))];
+}
+
+void SimKernel::HoldPoll() {
+  static constexpr bool kNothing = false;
+  if (!host_.Chance(options_.held_poll_chance)) return;
+  (void)host_.Await(host_.Now() + sched::Duration(host_.Choose(options_.held_max.count())),
+                    &kNothing);
+}
+
+// --- Sockets.
+
+int SimKernel::Socket(int domain, int, int) {
+  Enter();
+  if (domain != AF_INET) return -EAFNOSUPPORT;
+  if (const int error = Shortage(); error < 0) return error;
+  return Install(std::make_unique<SocketFile>());
+}
+
+int SimKernel::Bind(int fd, const sockaddr* address, socklen_t) {
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  int port = PortOf(address);
+  const auto taken = [&](bool also_shared) {
+    return std::any_of(files_.begin(), files_.end(), [&](const auto& file) {
+      auto* const other = dynamic_cast<SocketFile*>(file.get());
+      return other != nullptr && other != socket && other->port == port &&
+             (also_shared || !other->shares_port || !socket->shares_port);
+    });
+  };
+  if (port == 0) {
+    port = kFirstPort;
+    while (taken(/*also_shared=*/true)) ++port;
+  } else if (taken(/*also_shared=*/false)) {
+    return -EADDRINUSE;
+  }
+  socket->port = port;
+  return 0;
+}
+
+int SimKernel::Listen(int fd, int backlog) {
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  socket->listener = std::make_unique<TcpListener>();
+  socket->listener->backlog = static_cast<size_t>(backlog);
+  socket->listener->on_connection = [this, socket] { Changed(*socket, EPOLLIN); };
+  network_.AddListener(socket->port, socket->listener.get());
+  return 0;
+}
+
+int SimKernel::Accept4(int fd, sockaddr* address, socklen_t* size, int) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->listener == nullptr) return -EINVAL;
+  if (socket->listener->queue.empty()) return -EAGAIN;
+  if (const int error = Shortage(); error < 0) return error;
+  auto accepted = std::make_unique<SocketFile>();
+  SocketFile* const raw = accepted.get();
+  const int number = Install(std::move(accepted));
+  if (number < 0) return number;  // the connection stays in the queue
+  raw->end = socket->listener->queue.front();
+  raw->port = socket->port;
+  raw->shares_port = true;
+  socket->listener->queue.pop_front();
+  raw->end->on_change = [this, raw](uint32_t events) { Changed(*raw, events); };
+  host_.Note("accept", number, raw->end->number);
+  if (address != nullptr) WriteLoopback(raw->port, address, size);
+  return number;
+}
+
+int SimKernel::Connect(int fd, const sockaddr* address, socklen_t) {
+  Enter();
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->end != nullptr) return -EALREADY;
+  if (options_.connect_error != 0) return -options_.connect_error;
+  socket->end = network_.Connect(PortOf(address));
+  socket->end->on_change = [this, socket](uint32_t events) { Changed(*socket, events); };
+  return -EINPROGRESS;
+}
+
+ssize_t SimKernel::Recv(int fd, void* buffer, size_t size, int flags) {
+  host_.Stall();
+  if (const int error = EnterBlocking(); error < 0) return error;
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->end == nullptr) return -ENOTCONN;
+  const ssize_t got = socket->end->Receive(buffer, size, (flags & MSG_PEEK) != 0);
+  host_.Note("recv", socket->end->number, static_cast<int64_t>(size), got);
+  return got;
+}
+
+ssize_t SimKernel::Send(int fd, const void* data, size_t size, int flags) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->end == nullptr) return -EPIPE;
+  if ((flags & MSG_OOB) != 0) {
+    PARKWAY_CHECK(size == 1, size);
+    socket->end->SendUrgent(*static_cast<const char*>(data));
+    return 1;
+  }
+  const ssize_t sent = socket->end->Send(data, size);
+  host_.Note("send", socket->end->number, static_cast<int64_t>(size), sent);
+  return sent;
+}
+
+ssize_t SimKernel::Readv(int fd, const iovec* buffers, int count) {
+  ssize_t total = 0;
+  for (int i = 0; i < count; ++i) {
+    const ssize_t got = Recv(fd, buffers[i].iov_base, buffers[i].iov_len, 0);
+    if (got <= 0) return total > 0 ? total : got;
+    total += got;
+    if (static_cast<size_t>(got) < buffers[i].iov_len) break;
+  }
+  return total;
+}
+
+ssize_t SimKernel::Sendmsg(int fd, const msghdr* message, int flags) {
+  ssize_t total = 0;
+  for (size_t i = 0; i < message->msg_iovlen; ++i) {
+    const iovec& piece = message->msg_iov[i];
+    const ssize_t sent = Send(fd, piece.iov_base, piece.iov_len, flags);
+    if (sent < 0) return total > 0 ? total : sent;
+    total += sent;
+    if (static_cast<size_t>(sent) < piece.iov_len) break;
+  }
+  return total;
+}
+
+int SimKernel::Shutdown(int fd, int how) {
+  Enter();
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  PARKWAY_CHECK(how == SHUT_WR, how);  // the only one simulated
+  if (socket->end == nullptr) return -ENOTCONN;
+  host_.Note("shutdown", socket->end->number);
+  return socket->end->ShutdownWrite();
+}
+
+// As Linux does, it frees the descriptor also when it says that it was interrupted.
+int SimKernel::Close(int fd) {
+  Enter();
+  File* const file = Find<File>(fd);
+  if (file == nullptr) return -EBADF;
+  const std::unique_ptr<File> closed = std::move(files_[fd]);
+  --open_;
+  for (const auto& watch : file->watches) {
+    std::erase(watch->epoll->ready, watch.get());
+    std::erase(watch->epoll->all, watch.get());
+  }
+  if (auto* const epoll = dynamic_cast<EpollFile*>(file)) {
+    for (Watch* const watch : epoll->all) {
+      std::erase_if(watch->file->watches, [&](const auto& w) { return w.get() == watch; });
+    }
+  }
+  if (auto* const socket = dynamic_cast<SocketFile*>(file)) {
+    if (socket->listener != nullptr) {
+      network_.RemoveListener(socket->port, socket->listener.get());
+    }
+    if (socket->end != nullptr) {
+      host_.Note("close", fd, socket->end->number);
+      socket->end->Close(socket->linger_zero);
+    }
+  }
+  return host_.Chance(options_.interrupted_chance) ? -EINTR : 0;
+}
+
+int SimKernel::GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) {
+  Enter();
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (level == SOL_SOCKET && name == SO_ERROR) {
+    const int error = socket->end != nullptr ? socket->end->TakeError() : 0;
+    std::memcpy(value, &error, sizeof error);
+    *size = sizeof error;
+    return 0;
+  }
+  PARKWAY_CHECK(level == IPPROTO_TCP && name == TCP_INFO && *size == 1, name);
+  const bool closed = socket->end == nullptr || socket->end->is_closed_state();
+  *static_cast<uint8_t*>(value) = closed ? TCP_CLOSE : TCP_ESTABLISHED;
+  return 0;
+}
+
+int SimKernel::SetSockOpt(int fd, int level, int name, const void* value, socklen_t) {
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (level == SOL_SOCKET && name == SO_REUSEPORT) socket->shares_port = true;
+  if (level == SOL_SOCKET && name == SO_LINGER) {
+    const auto* const how = static_cast<const linger*>(value);
+    socket->linger_zero = how->l_onoff != 0 && how->l_linger == 0;
+  }
+  return 0;
+}
+
+int SimKernel::GetSockName(int fd, sockaddr* address, socklen_t* size) {
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  WriteLoopback(socket->port, address, size);
+  return 0;
+}
+
+int SimKernel::GetPeerName(int fd, sockaddr* address, socklen_t* size) {
+  Enter();
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  const int error = socket->end != nullptr ? socket->end->PeerNameError() : ENOTCONN;
+  if (error != 0) return -error;
+  WriteLoopback(socket->port, address, size);
+  return 0;
+}
+
+int SimKernel::Ioctl(int fd, unsigned long request, int* value) {
+  SocketFile* const socket = Find<SocketFile>(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->end == nullptr) return -EINVAL;
+  *value = static_cast<int>(request == SIOCOUTQ ? socket->end->unsent() : socket->end->unread());
+  return 0;
+}
+
+// --- epoll and eventfd.
+
+// A file's state changed in what `events` names, 0 for anything: an edge for whoever watches it.
+void SimKernel::Changed(File& file, uint32_t events) {
+  for (const auto& watch : file.watches) {
+    if (events == 0 || (watch->interest & events) != 0) MakeReady(*watch);
+  }
+}
+
+void SimKernel::MakeReady(Watch& watch) {
+  if (watch.ready) return;
+  watch.ready = true;
+  watch.epoll->ready.push_back(&watch);
+  if (host_.Chance(options_.late_event_chance)) {
+    watch.from = host_.Now() + sched::Duration(host_.Choose(options_.late_max.count() + 1));
+    network_.At(watch.from, [this, fd = watch.epoll->fd] {
+      auto* const epoll = dynamic_cast<EpollFile*>(files_[fd].get());
+      if (epoll != nullptr) epoll->has_ready = true;  // a wait looks
+    });
+  } else {
+    watch.from = sched::kLongAgo;
+    watch.epoll->has_ready = true;
+  }
+}
+
+int SimKernel::EpollCreate(int) {
+  if (const int error = Shortage(); error < 0) return error;
+  return Install(std::make_unique<EpollFile>());
+}
+
+int SimKernel::EpollCtl(int epfd, int operation, int fd, epoll_event* event) {
+  Enter();
+  EpollFile* const epoll = Find<EpollFile>(epfd);
+  File* const file = Find<File>(fd);
+  if (epoll == nullptr || file == nullptr) return -EBADF;
+  PARKWAY_CHECK(operation == EPOLL_CTL_ADD, operation);  // the only one simulated
+  for (const auto& watch : file->watches) {
+    if (watch->epoll == epoll) return -EEXIST;
+  }
+  if (const int error = Shortage(); error < 0) return error == -ENOMEM ? -ENOMEM : -ENOSPC;
+  file->watches.push_back(std::make_unique<Watch>(
+      Watch{epoll, file, event->events | EPOLLERR | EPOLLHUP, event->data.u64}));
+  Watch& watch = *file->watches.back();
+  epoll->all.push_back(&watch);
+  if ((file->Events() & watch.interest) != 0) MakeReady(watch);
+  return 0;
+}
+
+int SimKernel::EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  EpollFile* const epoll = Find<EpollFile>(epfd);
+  if (epoll == nullptr) return -EBADF;
+  AddSpurious(*epoll);
+  sched::Deadline until = sched::kNever;
+  if (timeout != nullptr) {
+    until = host_.Now() + std::chrono::seconds(timeout->tv_sec) +
+            std::chrono::nanoseconds(timeout->tv_nsec);
+  }
+  const bool polls = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+  if (polls) HoldPoll();
+  for (;;) {
+    const int found = Collect(*epoll, events, count);
+    if (found > 0 || polls) {
+      host_.Pause();  // what was found may be stale by the time it is looked at
+      if (polls && found > 0) HoldPoll();
+      return found;
+    }
+    if (!host_.Await(until, &epoll->has_ready)) return 0;
+  }
+}
+
+// Each edge tells all that holds when it is collected, and is forgotten; a level is told again.
+int SimKernel::Collect(EpollFile& epoll, epoll_event* events, int count) {
+  int found = 0;
+  std::deque<Watch*> again;
+  while (!epoll.ready.empty() && found < count) {
+    Watch* const watch = epoll.ready.front();
+    epoll.ready.pop_front();
+    if (watch->from > host_.Now()) {
+      again.push_back(watch);
+      continue;
+    }
+    watch->ready = false;
+    const uint32_t holds = watch->file->Events() & watch->interest;
+    if (holds == 0) continue;
+    events[found].events = holds;
+    events[found].data.u64 = watch->data;
+    ++found;
+    host_.Note("event", watch->file->fd, holds);
+    if ((watch->interest & EPOLLET) == 0) {
+      watch->ready = true;
+      again.push_back(watch);
+    }
+  }
+  epoll.ready.insert(epoll.ready.end(), again.begin(), again.end());
+  epoll.has_ready = std::any_of(epoll.ready.begin(), epoll.ready.end(),
+                                [&](const Watch* w) { return w->from <= host_.Now(); });
+  return found;
+}
+
+void SimKernel::AddSpurious(EpollFile& epoll) {
+  if (epoll.all.empty() || !host_.Chance(options_.spurious_event_chance)) return;
+  MakeReady(*epoll.all[host_.Choose(epoll.all.size())]);
+}
+
+int SimKernel::EventFd(unsigned int initial, int) {
+  if (const int error = Shortage(); error < 0) return error;
+  auto file = std::make_unique<EventFile>();
+  file->count = initial;
+  return Install(std::move(file));
+}
+
+ssize_t SimKernel::ReadEvent(int fd, uint64_t* value) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  EventFile* const file = Find<EventFile>(fd);
+  if (file == nullptr) return -EBADF;
+  if (file->count == 0) return -EAGAIN;
+  *value = std::exchange(file->count, 0);
+  return sizeof *value;
+}
+
+ssize_t SimKernel::WriteEvent(int fd, uint64_t value) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  EventFile* const file = Find<EventFile>(fd);
+  if (file == nullptr) return -EBADF;
+  file->count += value;
+  host_.Note("interrupt", fd);
+  Changed(*file, EPOLLIN);
+  return sizeof value;
+}
+
+int SimKernel::OpenReserve() { return Install(std::make_unique<EventFile>()); }
+
+int SimKernel::Lstat(const char*, struct stat*) { return -ENOENT; }
+
+int SimKernel::Unlink(const char*) { return -ENOENT; }
+
+}  // namespace netpoll::sim

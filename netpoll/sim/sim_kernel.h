@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The system calls of one simulated process on a simulated network: descriptors, IPv4 stream
+// sockets, edge-triggered epoll, eventfd. Every call may let other threads run first, and fails or
+// is cut short as the options say.
+#ifndef PARKWAY_NETPOLL_SIM_SIM_KERNEL_H_
+#define PARKWAY_NETPOLL_SIM_SIM_KERNEL_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "netpoll/kernel.h"
+#include "netpoll/sim/network.h"
+
+namespace netpoll::sim {
+
+class SimKernel final : public KernelCalls {
+ public:
+  struct Options {
+    int descriptors = 20000;  // RLIMIT_NOFILE
+    int connect_error = 0;    // what every connect fails with at once
+    // Chances in 1024.
+    int interrupted_chance = 0;     // a call that may block returns -EINTR
+    int spurious_event_chance = 0;  // a wait also reports a socket where nothing changed
+    int late_event_chance = 0;      // an event is held back
+    sched::Duration late_max{0};    // for so long at most
+    int held_poll_chance = 0;       // a poll is slow, before or after it collects
+    sched::Duration held_max{0};    // and takes so long at most
+    int shortage_chance = 0;        // a call that needs memory or a table entry finds none
+  };
+
+  SimKernel(Network& network, const Options& options);
+  ~SimKernel() override;
+
+  // How many descriptors are open; none should be at the end.
+  int open_descriptors() const { return open_; }
+  // Of the calls that the process made, how many there were, and how many could not name a file:
+  // a number that was closed before.
+  int64_t bad_descriptors() const { return bad_descriptors_; }
+  void set_descriptors(int limit) { options_.descriptors = limit; }
+
+  int Socket(int domain, int type, int protocol) override;
+  int Bind(int fd, const sockaddr* address, socklen_t size) override;
+  int Listen(int fd, int backlog) override;
+  int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) override;
+  int Connect(int fd, const sockaddr* address, socklen_t size) override;
+  ssize_t Recv(int fd, void* buffer, size_t size, int flags) override;
+  ssize_t Send(int fd, const void* data, size_t size, int flags) override;
+  ssize_t Readv(int fd, const iovec* buffers, int count) override;
+  ssize_t Sendmsg(int fd, const msghdr* message, int flags) override;
+  int Shutdown(int fd, int how) override;
+  int Close(int fd) override;
+  int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) override;
+  int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) override;
+  int GetSockName(int fd, sockaddr* address, socklen_t* size) override;
+  int GetPeerName(int fd, sockaddr* address, socklen_t* size) override;
+  int Ioctl(int fd, unsigned long request, int* value) override;
+  int EpollCreate(int flags) override;
+  int EpollCtl(int epfd, int operation, int fd, epoll_event* event) override;
+  int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) override;
+  int EventFd(unsigned int initial, int flags) override;
+  ssize_t ReadEvent(int fd, uint64_t* value) override;
+  ssize_t WriteEvent(int fd, uint64_t value) override;
+  int OpenReserve() override;
+  int Lstat(const char* path, struct stat* status) override;
+  int Unlink(const char* path) override;
+
+ private:
+  struct File;
+  struct Watch;
+  struct SocketFile;
+  struct EventFile;
+  struct EpollFile;
+
+  template <class T>
+  T* Find(int fd);
+  int Install(std::unique_ptr<File> file);
+  int Enter();          // at the start of a call: others may run
+  int EnterBlocking();  // likewise; -EINTR now and then
+  int Shortage();
+  void HoldPoll();
+  void Changed(File& file, uint32_t events);
+  void MakeReady(Watch& watch);
+  int Collect(EpollFile& epoll, epoll_event* events, int count);
+  void AddSpurious(EpollFile& epoll);
+
+  Network& network_;
+  sched::testing::OneThreadHost& host_;
+  Options options_;
+  std::vector<std::unique_ptr<File>> files_;  // by descriptor
+  int open_ = 0;
+  int64_t bad_descriptors_ = 0;
+};
+
+}  // namespace netpoll::sim
+
+#endif  // PARKWAY_NETPOLL_SIM_SIM_KERNEL_H_
