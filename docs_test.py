@@ -22,15 +22,22 @@ from harness import (  # noqa: E402
 import programs_test  # noqa: E402
 
 PAGES = ("README.md", "bench/README.md", "deploy/README.md", "netpoll/README.md",
-         "sched/README.md", "server/README.md")
+         "sched/README.md", "server/README.md", "server/sim/README.md")
 
 BAZEL = "Bazel itself runs this test, and takes one command at a time"
 MACHINE = "changes the machine; //deploy:deploy_test checks the files"
 MINUTES = "takes minutes; //bench:run_smoke_test runs the programs shortly"
+SIM = BAZEL + "; //server/sim:sim_test runs the program with such flags"
 NOT_RUN = {
     "./dev run": BAZEL + "; .ci/run does it",
     "./dev test": "runs this test",
     "./dev bench": MINUTES,
+    "./dev sim": SIM,
+    "./dev sim --seeds=1000000 --seed=50000": SIM,
+    "./dev sim --seeds=1000 --scenario=resets": SIM,
+    "./dev sim --seed=7 --log": SIM,
+    "./dev sim --ending='client_reset: a request, with the kernel' --seeds=1000":
+        BAZEL + "; //server/sim:endings_test does so for every row",
     "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
@@ -47,6 +54,7 @@ NOT_RUN = {
 OTHER_TEXT = (  # what programs print, and what goes into files
     r"parkway \d+\.\d+\.\d+: ", r"  (listening on|backends|limits|try) ",
     r"parkway: --idle_timeout=5: ",
+    r"seed 1199: ", r"fails also with 18 parts", r"  ./dev sim --seed=1199 ",
     r"--(listen|backend)=\S+$",
     r"\[Service\]$", r"TimeoutStopSec=10min$",
 )

@@ -33,7 +33,7 @@ def is_cpp(path):
 
 def is_test(path):
     """Tests may use threads, randomness of their own and plain sockets: they play the outside world."""
-    return path.endswith(("_test.cc", "_fuzz.cc")) or "/testing/" in path
+    return path.endswith(("_test.cc", "_fuzz.cc")) or "/testing/" in path or "/sim/" in path
 
 
 def below(path, *folders):
@@ -49,7 +49,7 @@ def is_kernel(path):
 
 
 def reads_flags(path):
-    return path == "server/main.cc" or re.fullmatch(r"server/config\w*\.cc", path) is not None
+    return path in ("server/main.cc", "server/sim/main.cc") or re.fullmatch(r"server/config\w*\.cc", path) is not None
 
 
 # ---- Rules about one line of C or C++ --------------------------------------------------------------------
@@ -106,7 +106,7 @@ INCLUDE_RULES = [
         "gflags",
         lambda path: not reads_flags(path),
         r"gflags/",
-        "flags are process-wide state; only server/config*.cc and server/main.cc read them",
+        "flags are process-wide state; only server/config*.cc and main.cc files read them",
         "take an option struct",
     ),
 ]

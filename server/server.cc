@@ -49,24 +49,28 @@ EndReason ConnectFailure(const IoResult& result) {
 
 // --- Start.
 
-Server::Server(const Config& config, int workers, int64_t max_conns, int64_t descriptors)
+Server::Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
+               int64_t descriptors)
     : config_(config),
       max_conns_(max_conns),
       descriptors_(descriptors),
       timeouts_{config.idle_timeout, config.half_close_timeout, config.reset_linger},
-      host_(sched::Host::Real()),
+      platform_(platform),
       backends_(config.backends),
       buffers_(config.buffer_memory, workers),
       list_(workers),
-      changed_(host_.NewEvent()) {}
+      changed_(platform.host->NewEvent()) {}
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
+                                                      const Platform& platform) {
   const int workers = config.workers > 0 ? config.workers : sched::Scheduler::DefaultWorkerCount();
-  const int64_t descriptors = RaiseDescriptorLimit();
+  const int64_t descriptors =
+      platform.descriptors > 0 ? platform.descriptors : RaiseDescriptorLimit();
   const absl::StatusOr<int64_t> max_conns = MaxConns(config, workers, descriptors);
   if (!max_conns.ok()) return max_conns.status();
-  std::unique_ptr<Server> server(new Server(config, workers, *max_conns, descriptors));
-  auto poller = netpoll::Poller::Create({.shards = workers});
+  std::unique_ptr<Server> server(new Server(config, platform, workers, *max_conns, descriptors));
+  auto poller = netpoll::Poller::Create(
+      {.shards = workers, .host = platform.host, .simulated = platform.simulated});
   if (!poller.ok()) return poller.status();
   server->poller_ = *std::move(poller);
   if (const absl::Status bound = server->BindAll(); !bound.ok()) return bound;
@@ -112,6 +116,7 @@ absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& f
 void Server::StartWorkers() {
   sched::Scheduler::Options options;
   options.event_sources = poller_->event_sources();
+  options.host = platform_.host;
   options.fiber_stack_bytes = config_.stack_size;
   options.spin = config_.spin;
   options.stall_after = config_.stall_report;
@@ -341,8 +346,13 @@ void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResu
     return;
   }
   const std::string reason(result.ToStatus("backend " + backend.ToString()).message());
-  std::fprintf(stderr, "parkway: %s (%lld failed connects so far)\n", reason.c_str(),
-               static_cast<long long>(failures));
+  const std::string line =
+      "parkway: " + reason + " (" + std::to_string(failures) + " failed connects so far)";
+  if (platform_.report) {
+    platform_.report(line);
+  } else {
+    std::fprintf(stderr, "%s\n", line.c_str());
+  }
 }
 
 // --- The end.
@@ -359,7 +369,7 @@ bool Server::Run() {
   }
   NotifyServiceManager("STOPPING=1");
   BeginDrain();
-  const sched::Deadline deadline = sched::After(host_.Now(), config_.drain_timeout);
+  const sched::Deadline deadline = sched::After(platform_.host->Now(), config_.drain_timeout);
   const bool drained = AwaitDrained(deadline, 2);
   if (!drained) EndSessions();
   scheduler_->DrainUntil(sched::kNever);

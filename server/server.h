@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,11 +30,22 @@ namespace parkway {
 //   kClosing    the drain deadline passed, or a second request came: sessions are ended
 enum class Phase : uint8_t { kServing, kDraining, kClosing };
 
+// What a server stands on: by default the machine; a simulation supplies its own.
+struct Platform {
+  sched::Host* host = &sched::Host::Real();
+  netpoll::KernelCalls* simulated = nullptr;
+  // The open files the process may have; 0: its limit, raised as far as it may be.
+  int64_t descriptors = 0;
+  // Takes a line for the operator, without its end. nullptr: to stderr.
+  std::function<void(const std::string&)> report = nullptr;
+};
+
 class Server {
  public:
   // Binds every listener, so that nothing serves if one of them cannot; starts the workers. Errors
   // name the flag and the value. Call on the main thread.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config,
+                                                       const Platform& platform = Platform());
   ~Server();  // REQUIRES: Run() returned
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -52,6 +64,8 @@ class Server {
   std::string Summary() const;
 
   int64_t sessions() const { return sessions_.load(std::memory_order_relaxed); }
+  int64_t served() const { return served_.load(std::memory_order_relaxed); }
+  int64_t ended(EndReason reason) const { return list_.ended(reason); }
 
  private:
   // A listening socket, what its sessions do, and the worker that accepts there.
@@ -65,7 +79,8 @@ class Server {
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
   };
 
-  Server(const Config& config, int workers, int64_t max_conns, int64_t descriptors);
+  Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
+         int64_t descriptors);
   absl::Status BindAll();
   absl::Status BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo,
                          int count);
@@ -94,7 +109,7 @@ class Server {
   const int64_t max_conns_;
   const int64_t descriptors_;
   const SessionTimeouts timeouts_;
-  sched::Host& host_;
+  const Platform platform_;
   std::vector<netpoll::Endpoint> backends_;
   std::unique_ptr<netpoll::Poller> poller_;
   std::vector<std::unique_ptr<Door>> doors_;

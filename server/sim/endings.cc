@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/sim/endings.h"
+
+#include <random>
+
+namespace parkway::sim {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// When whatever can move on its way has done so, and the session's end is caused.
+constexpr sched::Duration kCause = milliseconds(200);
+// Longer than any limit here: then those who did not read look at what there is.
+constexpr sched::Duration kLook = seconds(3);
+// What the kernels take, though the receiver does not read; and more than everybody takes.
+constexpr int64_t kSome = 6 << 10;
+constexpr int64_t kMuch = 1 << 20;
+
+// What is on its way, taken apart.
+struct OnItsWay {
+  bool request = false;
+  bool reply = false;
+  bool slow = false;  // not all of it is with the kernel
+  bool connect = false;
+  std::string finished;  // "client" or "backend": its FIN came before
+  bool limit = false;    // one of the table of limits
+};
+
+std::optional<OnItsWay> Parse(std::string text) {
+  OnItsWay way;
+  for (const std::string who : {"client", "backend"}) {
+    const std::string after = ", after the " + who + "'s FIN";
+    if (text.size() <= after.size() || !text.ends_with(after)) continue;
+    way.finished = who;
+    text.resize(text.size() - after.size());
+  }
+  way.request = text.starts_with("a request") || text == "both of these";
+  way.reply = text.starts_with("a reply") || text == "both of these";
+  way.slow = text.ends_with(" does not take") || text == "both of these";
+  way.connect = text == "the connect";
+  way.limit = text.starts_with("a client");
+  if (way.request || way.reply || way.connect || way.limit || text == "nothing") return way;
+  return std::nullopt;
+}
+
+Plan Quiet(uint64_t seed) {
+  std::mt19937_64 dice(seed);
+  Plan plan;
+  plan.seed = seed;
+  plan.scenario = "ending";
+  plan.config.listen.push_back(
+      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(kDaemonPort)));
+  plan.config.backends.push_back(
+      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(BackendPort(0))));
+  plan.config.workers = static_cast<int>(1 + seed % 3);
+  plan.config.stall_report = sched::Duration(0);
+  plan.config.connect_timeout = seconds(30);
+  plan.config.idle_timeout = seconds(60);
+  plan.config.half_close_timeout = seconds(60);
+  plan.config.drain_timeout = hours(1);
+  plan.config.reset_linger = seconds(30);
+  plan.network.send_buffer = 16 << 10;
+  plan.network.receive_buffer = 1 << 10;
+  plan.network.segment_max = 1 + dice() % 2000;
+  plan.kernel.interrupted_chance = 20;
+  plan.kernel.spurious_event_chance = 50;
+  plan.kernel.late_event_chance = 50;
+  plan.kernel.late_max = std::chrono::microseconds(500);
+  plan.host.turn_max = std::chrono::microseconds(3);
+  plan.host.pause_chance = static_cast<int>(dice() % 300);
+  return plan;
+}
+
+// Sends what shall be on the way to the other, and reads late what is on the way to itself.
+Script PeerOf(const OnItsWay& way, bool sends, bool is_receiver) {
+  Script script;
+  if (sends) script.ops.push_back({Op::Kind::kSend, way.slow ? kMuch : kSome});
+  if (is_receiver) script.reads_from = kLook;
+  return script;
+}
+
+void EndAt(Script& script, Op::Kind how, sched::Duration when = kCause) {
+  script.finale = Op{how};
+  script.finale_at = when;
+}
+
+// What makes the session end, beside the peers.
+bool SetLimits(Plan& plan, const std::string& logged, const OnItsWay& way) {
+  // A receiver that takes nothing is given up soon; one that only looks late is waited for.
+  if (way.slow && !logged.ends_with("_fin")) plan.config.reset_linger = milliseconds(50);
+  if (logged == "idle_timeout") {
+    plan.config.idle_timeout = kCause;
+  } else if (logged == "half_close_timeout") {
+    plan.config.half_close_timeout = kCause;
+  } else if (logged == "drain") {
+    plan.stop_after = kCause;
+    plan.config.drain_timeout = milliseconds(50);
+  } else if (logged == "stop") {
+    plan.stop_after = kCause;
+    plan.stop_now_after = milliseconds(50);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool SetPeers(Script& client, Script& backend, const std::string& logged, const OnItsWay& way) {
+  if (logged == "client_fin") {
+    EndAt(client, Op::Kind::kFinish);
+    if (way.reply) EndAt(backend, Op::Kind::kFinish, 2 * kCause);
+  } else if (logged == "upstream_fin") {
+    EndAt(backend, Op::Kind::kFinish);
+    if (way.request) EndAt(client, Op::Kind::kFinish, 2 * kCause);
+  } else if (logged == "client_reset") {
+    EndAt(client, Op::Kind::kReset);
+  } else if (logged == "upstream_reset") {
+    EndAt(backend, Op::Kind::kReset);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// Backends that cannot be connected to.
+bool SetConnect(Plan& plan, const std::string& logged) {
+  BackendPlan& backend = plan.backends.front();
+  backend.kind = BackendPlan::Kind::kVanishes;
+  if (logged == "connect_refused") {
+    backend.kind = BackendPlan::Kind::kRefuses;
+  } else if (logged == "connect_timeout") {
+    plan.config.connect_timeout = kCause;
+  } else if (logged == "connect_failed") {
+    plan.kernel.connect_error = ENETUNREACH;
+  } else {
+    return logged == "drain" || logged == "stop";
+  }
+  return true;
+}
+
+// The last client meets the limit; those before stay as they are.
+bool SetLimit(Plan& plan, const Ending& ending) {
+  constexpr int kOwnDescriptors = 4;  // epoll, eventfd, the listener and its reserve
+  plan.config.workers = 1;
+  plan.config.idle_timeout = 2 * kLook;
+  int clients = 1;
+  if (ending.on_its_way == "a client beyond `--max_conns`") {
+    plan.config.max_conns = 1;
+    clients = 2;
+  } else if (ending.on_its_way == "a client, and no descriptor for it") {
+    plan.kernel.descriptors = kOwnDescriptors;
+  } else if (ending.on_its_way == "a client, and no descriptor for its backend") {
+    plan.kernel.descriptors = kOwnDescriptors + 1;
+  } else if (ending.on_its_way == "a client, and no fiber for it") {
+    plan.host.stack_slabs_max = 1;
+    clients = 200;  // two fibers each: more than one slab of stacks has
+  } else {
+    return false;
+  }
+  plan.clients.assign(clients, plan.clients.front());
+  plan.clients.back().start = milliseconds(10);
+  return true;
+}
+
+}  // namespace
+
+std::optional<Plan> PlanOf(const Ending& ending, uint64_t seed) {
+  const std::optional<OnItsWay> way = Parse(ending.on_its_way);
+  if (!way) return std::nullopt;
+  Plan plan = Quiet(seed);
+  Script client = PeerOf(*way, way->request, way->reply);
+  Script backend = PeerOf(*way, way->reply, way->request);
+  if (ending.echo) {
+    plan.config.mode = Mode::kEcho;
+    plan.config.backends.clear();
+    client = PeerOf(*way, way->reply, way->reply);
+  }
+  if (!way->finished.empty()) {
+    const bool by_client = way->finished == "client";
+    EndAt(by_client ? client : backend, Op::Kind::kFinish, kCause / 2);
+    EndAt(by_client ? backend : client, Op::Kind::kFinish, kLook);  // too late
+  }
+  const bool limited = SetLimits(plan, ending.logged, *way);
+  const bool peers = SetPeers(client, backend, ending.logged, *way);
+  plan.clients.push_back({sched::Duration(0), client});
+  plan.backends.push_back({BackendPlan::Kind::kServes, {backend}});
+  if (way->connect && !SetConnect(plan, ending.logged)) return std::nullopt;
+  if (way->limit && !SetLimit(plan, ending)) return std::nullopt;
+  if (!limited && !peers && !way->connect && !way->limit) return std::nullopt;
+  return plan;
+}
+
+}  // namespace parkway::sim

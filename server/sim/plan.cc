@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/sim/plan.h"
+
+#include <algorithm>
+#include <functional>
+#include <random>
+#include <utility>
+
+#include "sched/check.h"
+
+namespace parkway::sim {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// The choices of one plan.
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : generator_(seed * 0x9e3779b97f4a7c15 + 1) {}
+
+  int64_t Between(int64_t least, int64_t most) {
+    return least + static_cast<int64_t>(generator_() % static_cast<uint64_t>(most - least + 1));
+  }
+  bool Percent(int chance) { return Between(0, 99) < chance; }
+  // Mostly small, sometimes large.
+  int64_t Size(int64_t most) {
+    const int64_t limit = Percent(60) ? std::min<int64_t>(most, 512) : most;
+    return Between(8, std::max<int64_t>(limit, 8));
+  }
+  sched::Duration Span(sched::Duration most) { return sched::Duration(Between(0, most.count())); }
+
+ private:
+  std::mt19937_64 generator_;
+};
+
+void AddPause(Dice& dice, Script& script, sched::Duration most) {
+  script.ops.push_back({Op::Kind::kPause, dice.Span(most).count()});
+}
+
+// Pieces with pauses between, and usually a FIN at the end.
+Script Talker(Dice& dice, int64_t bytes_max, int finish_percent = 70) {
+  Script script;
+  for (int64_t pieces = dice.Between(0, 4); pieces > 0; --pieces) {
+    script.ops.push_back({Op::Kind::kSend, dice.Size(bytes_max)});
+    if (dice.Percent(50)) AddPause(dice, script, milliseconds(5));
+  }
+  if (dice.Percent(finish_percent)) script.ops.push_back({Op::Kind::kFinish});
+  return script;
+}
+
+// Sends and waits for as much from an echoing backend, over and over.
+Script PingPong(Dice& dice, int64_t bytes_max) {
+  Script script;
+  int64_t total = 0;
+  for (int64_t rounds = dice.Between(1, 6); rounds > 0; --rounds) {
+    const int64_t size = dice.Size(bytes_max);
+    total += size;
+    script.ops.push_back({Op::Kind::kSend, size});
+    script.ops.push_back({Op::Kind::kAwait, total});
+    if (dice.Percent(20)) AddPause(dice, script, milliseconds(2));
+  }
+  script.ops.push_back({Op::Kind::kFinish});
+  return script;
+}
+
+Script Echoing() {
+  Script script;
+  script.echoes = true;
+  return script;
+}
+
+void ReadSlowly(Dice& dice, Script& script) {
+  script.read_every = microseconds(dice.Between(50, 2000));
+  script.read_size = static_cast<size_t>(dice.Between(64, 4096));
+}
+
+void AddClients(Dice& dice, Plan& plan, int most, const std::function<Script()>& script,
+                sched::Duration within = milliseconds(3)) {
+  for (int64_t count = dice.Between(1, most); count > 0; --count) {
+    plan.clients.push_back({dice.Span(within), script()});
+  }
+}
+
+void AddBackends(Dice& dice, Plan& plan, int most, const std::function<Script()>& script) {
+  for (int64_t count = dice.Between(1, most); count > 0; --count) {
+    BackendPlan backend;
+    for (int i = 0; i < 4; ++i) backend.scripts.push_back(script());
+    plan.backends.push_back(backend);
+  }
+}
+
+// What every plan has: a machine and a network that are unkind within what Linux promises.
+Plan Base(Dice& dice) {
+  Plan plan;
+  plan.config.listen.push_back(
+      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(kDaemonPort)));
+  plan.config.workers = static_cast<int>(dice.Between(1, 3));
+  plan.config.stall_report = sched::Duration(0);  // it samples real threads
+  plan.config.connect_timeout = seconds(3);
+  plan.config.idle_timeout = seconds(30);
+  plan.config.half_close_timeout = seconds(20);
+  plan.config.buffer_memory = size_t{1} << 20;
+  plan.network.latency_min = microseconds(dice.Between(1, 20));
+  plan.network.latency_max = plan.network.latency_min + dice.Span(microseconds(200));
+  plan.network.send_buffer = static_cast<size_t>(dice.Between(1, 64)) << 10;
+  plan.network.receive_buffer = static_cast<size_t>(dice.Between(1, 64)) << 10;
+  plan.network.segment_max = static_cast<size_t>(dice.Between(64, 65536));
+  plan.network.no_memory_chance = dice.Percent(30) ? 50 : 0;
+  plan.kernel.interrupted_chance = dice.Percent(50) ? 20 : 0;
+  plan.kernel.spurious_event_chance = dice.Percent(50) ? 100 : 0;
+  plan.kernel.late_event_chance = dice.Percent(50) ? 100 : 0;
+  plan.kernel.late_max = microseconds(500);
+  plan.host.turn_max = microseconds(3);
+  plan.host.pause_chance = dice.Percent(70) ? static_cast<int>(dice.Between(10, 300)) : 0;
+  plan.host.freeze_chance = dice.Percent(30) ? 2 : 0;
+  plan.host.freeze_max = milliseconds(10);
+  return plan;
+}
+
+// --- The scenarios.
+
+// Requests and answers; nothing goes wrong.
+void Requests(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  AddClients(dice, plan, 6, [&] { return PingPong(dice, 4000); });
+}
+
+// Both sides talk and finish when they like; nothing goes wrong.
+void Streams(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 2, [&] { return Talker(dice, 60000, 100); });
+  AddClients(dice, plan, 6, [&] { return Talker(dice, 60000, 100); });
+}
+
+// Receivers slower than their senders, and little memory for what they do not take.
+void SlowReceivers(Dice& dice, Plan& plan) {
+  plan.config.buffer_memory = size_t{64} << 10;
+  plan.network.send_buffer = static_cast<size_t>(dice.Between(1, 8)) << 10;
+  const auto slow = [&] {
+    Script script = Talker(dice, 60000, 100);
+    if (dice.Percent(60)) ReadSlowly(dice, script);
+    return script;
+  };
+  AddBackends(dice, plan, 2, slow);
+  AddClients(dice, plan, 6, slow);
+}
+
+// Somebody resets or leaves in the middle.
+void Resets(Dice& dice, Plan& plan) {
+  const auto rude = [&] {
+    Script script = Talker(dice, 20000, 50);
+    if (dice.Percent(60)) {
+      if (dice.Percent(50)) AddPause(dice, script, milliseconds(3));
+      script.ops.push_back({dice.Percent(60) ? Op::Kind::kReset : Op::Kind::kLeave});
+    } else if (script.ops.empty() || script.ops.back().kind != Op::Kind::kFinish) {
+      script.ops.push_back({Op::Kind::kFinish});
+    }
+    if (dice.Percent(20)) ReadSlowly(dice, script);
+    script.never_reads = dice.Percent(10);
+    return script;
+  };
+  plan.config.reset_linger = milliseconds(dice.Between(1, 1000));
+  AddBackends(dice, plan, 2, rude);
+  AddClients(dice, plan, 6, rude);
+}
+
+// Peers that fall silent: only the daemon's limits end the sessions.
+void Silence(Dice& dice, Plan& plan) {
+  plan.config.idle_timeout = milliseconds(dice.Between(20, 3000));
+  plan.config.half_close_timeout = milliseconds(dice.Between(10, 2000));
+  const auto silent = [&] {
+    Script script = Talker(dice, 20000, 30);
+    if (dice.Percent(20)) script.ops.push_back({Op::Kind::kCutOff});
+    script.never_reads = dice.Percent(20);
+    return script;
+  };
+  AddBackends(dice, plan, 2, silent);
+  AddClients(dice, plan, 6, silent);
+}
+
+// Backends that refuse or do not answer.
+void Connects(Dice& dice, Plan& plan) {
+  plan.config.connect_timeout = milliseconds(dice.Between(20, 2000));
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  for (BackendPlan& backend : plan.backends) {
+    if (dice.Percent(60)) {
+      backend.kind = dice.Percent(60) ? BackendPlan::Kind::kRefuses : BackendPlan::Kind::kVanishes;
+    }
+  }
+  AddClients(dice, plan, 6, [&] {
+    Script script = PingPong(dice, 1000);
+    if (dice.Percent(20)) script.ops.insert(script.ops.begin() + 1, {Op::Kind::kReset});
+    return script;
+  });
+}
+
+// The daemon is asked to stop while it serves.
+void Stops(Dice& dice, Plan& plan) {
+  plan.config.drain_timeout = dice.Span(milliseconds(20));
+  plan.stop_after = dice.Span(milliseconds(6));
+  if (dice.Percent(40)) plan.stop_now_after = dice.Span(milliseconds(6));
+  const auto talker = [&] {
+    Script script = Talker(dice, 20000, 60);
+    script.never_reads = dice.Percent(10);
+    return script;
+  };
+  AddBackends(dice, plan, 2, [&] { return dice.Percent(50) ? Echoing() : talker(); });
+  AddClients(dice, plan, 8, talker);
+}
+
+// It stops with a full queue of clients, who all shall be served.
+void Drains(Dice& dice, Plan& plan) {
+  plan.config.drain_timeout = seconds(60);
+  plan.stop_after = dice.Span(milliseconds(4));
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(dice, plan, 12, [&] { return PingPong(dice, 500); });
+}
+
+// Descriptors and kernel memory run out.
+void Shortages(Dice& dice, Plan& plan) {
+  if (dice.Percent(50)) plan.kernel.shortage_chance = static_cast<int>(dice.Between(5, 100));
+  // Above this many come more clients than the daemon was promised.
+  plan.kernel.descriptors = static_cast<int>(dice.Between(24, 40));
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(dice, plan, 12, [&] { return PingPong(dice, 1000); });
+}
+
+// More clients than --max_conns.
+void Limits(Dice& dice, Plan& plan) {
+  plan.config.max_conns = dice.Between(1, 3);
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(dice, plan, 10, [&] { return PingPong(dice, 1000); });
+}
+
+// Without a backend: the daemon itself sends everything back.
+void Echo(Dice& dice, Plan& plan) {
+  plan.config.mode = Mode::kEcho;
+  AddClients(dice, plan, 8, [&] { return PingPong(dice, 20000); });
+}
+
+// An urgent byte is not data; those around it are. One in each direction: a second that comes
+// before the first was passed makes the first one data (tcp(7) says as little).
+void Urgent(Dice& dice, Plan& plan) {
+  const auto urgent = [&] {
+    Script script = Talker(dice, 5000, 100);
+    const int64_t at = dice.Between(0, static_cast<int64_t>(script.ops.size()) - 1);
+    script.ops.insert(script.ops.begin() + at, {Op::Kind::kUrgent});
+    return script;
+  };
+  AddBackends(dice, plan, 2, urgent);
+  AddClients(dice, plan, 4, urgent);
+}
+
+// A fiber computes for long: others have to serve its worker's connections and timers.
+void Stuck(Dice& dice, Plan& plan) {
+  plan.config.workers = static_cast<int>(dice.Between(2, 3));
+  plan.config.idle_timeout = milliseconds(dice.Between(5, 50));
+  plan.host.freeze_chance = 0;
+  plan.host.stall_chance = 40;
+  plan.host.stall_max = seconds(2);
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(dice, plan, 8, [&] {
+    Script script = PingPong(dice, 500);
+    script.ops.pop_back();  // no FIN: the idle limit ends it
+    return script;
+  });
+}
+
+// Workers that come late to what they collected or are about to collect.
+void PollLate(Dice& dice, Plan& plan) {
+  plan.config.workers = static_cast<int>(dice.Between(2, 3));
+  plan.kernel.held_poll_chance = static_cast<int>(dice.Between(50, 500));
+  plan.kernel.held_max = microseconds(dice.Between(300, 2000));
+  plan.host.freeze_chance = static_cast<int>(dice.Between(0, 60));
+  plan.host.freeze_max = milliseconds(1);
+}
+
+// One side finishes and the other does not: the half-close limit, often set from another worker
+// than the one that has the timer.
+void HalfClosed(Dice& dice, Plan& plan) {
+  PollLate(dice, plan);
+  plan.config.half_close_timeout = milliseconds(dice.Between(2, 20));
+  const auto talker = [&](int finish_percent) {
+    Script script = Talker(dice, 500, finish_percent);
+    if (script.ops.empty() || script.ops.back().kind != Op::Kind::kFinish) {
+      script.finale = Op{Op::Kind::kFinish};  // after the limit
+      script.finale_at = seconds(5);
+    }
+    return script;
+  };
+  AddBackends(dice, plan, 2, [&] { return talker(20); });
+  AddClients(dice, plan, 8, [&] { return talker(80); });
+}
+
+// Sessions that are reset, and others, with slow receivers, that get their descriptors at once.
+void Reuse(Dice& dice, Plan& plan) {
+  PollLate(dice, plan);
+  plan.config.reset_linger = milliseconds(1);
+  plan.network.send_buffer = size_t{1} << 10;
+  plan.network.receive_buffer = size_t{1} << 10;
+  const auto script = [&](int reset_percent) {
+    Script script;
+    if (dice.Percent(reset_percent)) {
+      script.ops = {{Op::Kind::kSend, dice.Between(8, 2000)}, {Op::Kind::kReset}};
+    } else {
+      script.ops = {{Op::Kind::kSend, dice.Between(4000, 12000)}, {Op::Kind::kFinish}};
+      script.read_every = microseconds(dice.Between(1000, 2000));
+      script.read_size = 2000;
+    }
+    return script;
+  };
+  AddBackends(dice, plan, 2, [&] { return script(30); });
+  AddClients(
+      dice, plan, 24, [&] { return script(60); }, milliseconds(10));
+}
+
+// Backends that do not read, and clients that leave meanwhile.
+void Blocked(Dice& dice, Plan& plan) {
+  plan.config.reset_linger = milliseconds(dice.Between(1, 50));
+  plan.network.send_buffer = static_cast<size_t>(dice.Between(1, 4)) << 10;
+  plan.network.receive_buffer = static_cast<size_t>(dice.Between(1, 4)) << 10;
+  AddBackends(dice, plan, 2, [&] {
+    Script script = Talker(dice, 500, 20);
+    script.never_reads = true;
+    return script;
+  });
+  AddClients(dice, plan, 6, [&] {
+    Script script;
+    script.ops = {{Op::Kind::kSend, dice.Between(2000, 60000)}, {Op::Kind::kPause, 1'000'000}};
+    if (dice.Percent(50)) script.ops[0].amount = dice.Between(8, 8000);
+    script.ops.push_back({Op::Kind::kReset});
+    return script;
+  });
+}
+
+struct Scenario {
+  const char* name;
+  void (*fill)(Dice&, Plan&);
+};
+
+constexpr Scenario kScenarios[] = {
+    {"requests", Requests},
+    {"streams", Streams},
+    {"slow_receivers", SlowReceivers},
+    {"resets", Resets},
+    {"silence", Silence},
+    {"connects", Connects},
+    {"stops", Stops},
+    {"drains", Drains},
+    {"shortages", Shortages},
+    {"limits", Limits},
+    {"echo", Echo},
+    {"urgent", Urgent},
+    {"stuck", Stuck},
+    {"half_closed", HalfClosed},
+    {"reuse", Reuse},
+    {"blocked", Blocked},
+};
+
+// A fault that can be taken out of a plan.
+struct Fault {
+  const char* name;
+  int* (*chance)(Plan&);
+};
+
+constexpr Fault kFaults[] = {
+    {"interrupted_calls", [](Plan& plan) { return &plan.kernel.interrupted_chance; }},
+    {"spurious_events", [](Plan& plan) { return &plan.kernel.spurious_event_chance; }},
+    {"late_events", [](Plan& plan) { return &plan.kernel.late_event_chance; }},
+    {"shortages", [](Plan& plan) { return &plan.kernel.shortage_chance; }},
+    {"no_memory", [](Plan& plan) { return &plan.network.no_memory_chance; }},
+    {"pauses", [](Plan& plan) { return &plan.host.pause_chance; }},
+    {"held_polls", [](Plan& plan) { return &plan.kernel.held_poll_chance; }},
+    {"freezes", [](Plan& plan) { return &plan.host.freeze_chance; }},
+    {"stalls", [](Plan& plan) { return &plan.host.stall_chance; }},
+};
+
+constexpr std::string_view kClient = "client";
+
+}  // namespace
+
+const std::vector<std::string>& Scenarios() {
+  static const auto* const names = [] {
+    auto* const list = new std::vector<std::string>;
+    for (const Scenario& scenario : kScenarios) list->push_back(scenario.name);
+    return list;
+  }();
+  return *names;
+}
+
+Plan MakePlan(uint64_t seed, std::string_view scenario) {
+  Dice dice(seed);
+  Plan plan = Base(dice);
+  plan.seed = seed;
+  plan.scenario = scenario.empty() ? Scenarios()[seed % Scenarios().size()] : std::string(scenario);
+  for (const Scenario& candidate : kScenarios) {
+    if (plan.scenario == candidate.name) candidate.fill(dice, plan);
+  }
+  PARKWAY_CHECK(!plan.clients.empty(), seed);  // an unknown scenario
+  for (size_t i = 0; i < plan.backends.size(); ++i) {
+    plan.config.backends.push_back(
+        *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(BackendPort(i))));
+  }
+  return plan;
+}
+
+std::vector<std::string> Parts(const Plan& plan) {
+  std::vector<std::string> parts;
+  Plan copy = plan;
+  for (const Fault& fault : kFaults) {
+    if (*fault.chance(copy) > 0) parts.push_back(fault.name);
+  }
+  for (size_t i = 0; i < plan.clients.size(); ++i) {
+    if (plan.clients[i].start != sched::Duration::max()) {
+      parts.push_back(std::string(kClient) + std::to_string(i));
+    }
+  }
+  return parts;
+}
+
+void Drop(Plan& plan, std::string_view part) {
+  for (const Fault& fault : kFaults) {
+    if (part == fault.name) *fault.chance(plan) = 0;
+  }
+  if (part.substr(0, kClient.size()) != kClient) return;
+  const size_t index = std::stoul(std::string(part.substr(kClient.size())));
+  // It keeps its number, and never comes.
+  if (index < plan.clients.size()) plan.clients[index].start = sched::Duration::max();
+}
+
+}  // namespace parkway::sim

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/sim/world.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "netpoll/sim/network.h"
+#include "netpoll/sim/sim_kernel.h"
+#include "sched/interleave.h"
+#include "sched/testing/one_thread_host.h"
+#include "server/server.h"
+#include "server/sim/peer.h"
+
+namespace parkway::sim {
+namespace {
+
+using netpoll::sim::Network;
+using netpoll::sim::SimKernel;
+using netpoll::sim::TcpEnd;
+using netpoll::sim::TcpListener;
+using sched::testing::OneThreadHost;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+// By then every session must have ended, with the limits that the plans set.
+constexpr sched::Duration kPatience = minutes(4);
+// A run takes some ten thousand turns; one that takes so many is going round in circles.
+constexpr int64_t kTurnsMax = 3'000'000;
+
+#ifdef PARKWAY_INTERLEAVE
+OneThreadHost* interleaved = nullptr;
+#endif
+
+class World {
+ public:
+  World(const Plan& plan, bool keep_log)
+      : plan_(plan),
+        host_(plan.seed, plan.host),
+        network_(host_, plan.network),
+        kernel_(network_, plan.kernel) {
+    if (keep_log) host_.log().KeepText();
+  }
+
+  Outcome Run() {
+#ifdef PARKWAY_INTERLEAVE
+    interleaved = &host_;
+    sched::interleave_hook = [](bool blocked) { interleaved->Pause(blocked); };
+#endif
+    OpenBackends();
+    auto main = host_.StartThread("main", -1, [this] { return Main(); });
+    for (size_t i = 0; i < plan_.clients.size(); ++i) {
+      if (plan_.clients[i].start == sched::Duration::max()) continue;
+      ++clients_to_come_;
+      network_.After(plan_.clients[i].start, [this, i] { StartClient(i); });
+    }
+    if (plan_.stop_after != sched::Duration::max()) {
+      network_.After(plan_.stop_after, [this] { Stop(); });
+    }
+    network_.After(kPatience, [this] { patience_over_ = true; });
+    if (plan_.clients.size() > 1 && Is({kEnding})) {
+      network_.After(kSnapshot, [this] { client_waits_ = Waits(*clients_.back()); });
+    }
+    DriveUntilStopped();
+    if (failure_.empty()) {
+      main.reset();  // joins: runs until the daemon has ended
+      Settle();
+      Judge();
+    } else {
+      (void)main.release();  // it cannot be joined, and the process ends soon
+    }
+    Outcome outcome;
+    outcome.failure = failure_;
+    outcome.log_hash = host_.log().hash();
+    outcome.log = host_.log().text();
+    outcome.turns = host_.turns();
+    outcome.sessions = served_;
+    outcome.time = host_.Now() - start_;
+    if (Is({kEnding}) && failure_.empty()) Tell(outcome);
+    return outcome;
+  }
+
+ private:
+  void Fail(const std::string& why) {
+    if (failure_.empty()) failure_ = why;
+  }
+  void Require(bool condition, const std::string& what) {
+    if (!condition) Fail(what);
+  }
+
+  // --- The parts.
+
+  std::optional<sched::Deadline> Main() {
+    Platform platform;
+    platform.host = &host_;
+    platform.simulated = &kernel_;
+    platform.descriptors = 20000;
+    platform.report = [this](const std::string&) { host_.Note("report"); };
+    auto server = Server::Start(plan_.config, platform);
+    if (!server.ok()) {
+      started_ = ended_ = true;
+      refused_to_start_ = true;
+      return std::nullopt;
+    }
+    server_ = server->get();
+    started_ = true;
+    if (stop_requested_) server_->RequestStop();
+    (void)(*server)->Run();
+    served_ = server_->served();
+    for (int i = 0; i < kEndReasons; ++i) {
+      ended_by_[i] = server_->ended(static_cast<EndReason>(i));
+    }
+    server_ = nullptr;
+    server->reset();
+    ended_ = true;
+    return std::nullopt;
+  }
+
+  void OpenBackends() {
+    for (size_t i = 0; i < plan_.backends.size(); ++i) {
+      const int port = BackendPort(i);
+      const BackendPlan& plan = plan_.backends[i];
+      if (plan.kind == BackendPlan::Kind::kVanishes) network_.BlackHole(port);
+      if (plan.kind != BackendPlan::Kind::kServes) continue;
+      auto listener = std::make_unique<TcpListener>();
+      listener->backlog = 128;
+      listener->on_connection = [this, i, raw = listener.get()] {
+        network_.After(sched::Duration(0), [this, i, raw] { AcceptAtBackend(i, *raw); });
+      };
+      network_.AddListener(port, listener.get());
+      listeners_.push_back(std::move(listener));
+    }
+  }
+
+  void AcceptAtBackend(size_t index, TcpListener& listener) {
+    if (listener.queue.empty()) return;
+    TcpEnd* const end = listener.queue.front();
+    listener.queue.pop_front();
+    const std::vector<Script>& scripts = plan_.backends[index].scripts;
+    AddPeer(backends_, *end, scripts[backends_.size() % scripts.size()],
+            kFirstBackend + static_cast<uint32_t>(backends_.size()));
+  }
+
+  void StartClient(size_t index) {
+    if (!started_) {  // its operator would wait for the banner
+      network_.After(std::chrono::microseconds(100), [this, index] { StartClient(index); });
+      return;
+    }
+    --clients_to_come_;
+    if (refused_to_start_) return;
+    TcpEnd* const end = network_.Connect(kDaemonPort);
+    AddPeer(clients_, *end, plan_.clients[index].script, static_cast<uint32_t>(index));
+  }
+
+  void AddPeer(std::vector<std::unique_ptr<Peer>>& peers, TcpEnd& end, const Script& script,
+               uint32_t id) {
+    peers.push_back(std::make_unique<Peer>(network_, end, script, id));
+  }
+
+  void Stop() {
+    if (stop_requested_) return;
+    host_.Note("stop");
+    stop_requested_ = true;
+    for (const auto& client : clients_) {
+      if (client->end().peer() != nullptr) promised_.push_back(client.get());
+    }
+    if (server_ != nullptr) server_->RequestStop();
+    if (plan_.stop_now_after != sched::Duration::max()) {
+      network_.After(plan_.stop_now_after, [this] {
+        if (server_ != nullptr) server_->RequestStop();
+      });
+    }
+  }
+
+  bool ClientsAreDone() const {
+    return clients_to_come_ == 0 &&
+           std::all_of(clients_.begin(), clients_.end(), [](const auto& client) {
+             // Who never reads never sees the end; then it is enough that the daemon let go.
+             const TcpEnd* const served_at = client->end().peer();
+             return client->done() ||
+                    (client->script().never_reads && served_at != nullptr && !served_at->owned());
+           });
+  }
+
+  // Until the daemon has ended, which it is asked to when the clients are done.
+  void DriveUntilStopped() {
+    while (!ended_ && failure_.empty()) {
+      if (!stop_requested_ && started_ && ClientsAreDone()) Stop();
+      const sched::Deadline soon = host_.Now() + std::chrono::milliseconds(1);
+      (void)host_.Await(soon, &ended_);
+      if (patience_over_ && !ended_) Fail(Unfinished());
+      if (host_.turns() > kTurnsMax) Fail("it spins: " + std::to_string(host_.turns()) + " turns");
+    }
+  }
+
+  std::string Unfinished() const {
+    std::string text = "after " + std::to_string(kPatience.count() / 1'000'000'000) + " s " +
+                       (server_ != nullptr ? std::to_string(server_->sessions()) : "?") +
+                       " sessions go on; not done:";
+    for (const auto& client : clients_) {
+      if (!client->done()) text += " client " + std::to_string(client->id());
+    }
+    return text;
+  }
+
+  // What is still on its way arrives.
+  void Settle() {
+    const bool never = false;
+    (void)host_.Await(host_.Now() + minutes(10), &never);
+  }
+
+  // --- The promises.
+
+  void Judge() {
+    Require(kernel_.open_descriptors() == 0,
+            std::to_string(kernel_.open_descriptors()) + " descriptors are left open");
+    Require(kernel_.bad_descriptors() == 0, "a descriptor was used after it was closed");
+    if (refused_to_start_) {
+      Require(plan_.kernel.shortage_chance > 0 || plan_.kernel.descriptors < 1000,
+              "the daemon did not start");
+      return;
+    }
+    for (const auto* peers : {&clients_, &backends_}) {
+      for (const auto& peer : *peers) Require(peer->wrong().empty(), peer->wrong());
+    }
+    JudgeCounts();
+    for (const Peer* const client : promised_) JudgeSession(*client);
+  }
+
+  void JudgeCounts() {
+    int64_t sum = 0;
+    for (const int64_t count : ended_by_) sum += count;
+    Require(sum == served_, std::to_string(served_) + " sessions were served and " +
+                                std::to_string(sum) + " ended");
+    if (IsPolite()) {
+      const int64_t finished = ended_by_[static_cast<int>(EndReason::kClientFin)] +
+                               ended_by_[static_cast<int>(EndReason::kUpstreamFin)];
+      Require(finished == served_, std::to_string(finished) + " of " + std::to_string(served_) +
+                                       " sessions finished where nothing went wrong");
+      Require(served_ >= static_cast<int64_t>(promised_.size()),
+              std::to_string(served_) + " of " + std::to_string(promised_.size()) +
+                  " clients were served");
+    }
+  }
+
+  // No limit, stop or shortage ends a session early.
+  bool IsCalm() const {
+    return !Is(
+        {"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked", kEnding});
+  }
+  // Nor does anybody reset.
+  bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse"}); }
+
+  bool Is(std::initializer_list<const char*> scenarios) const {
+    return std::any_of(scenarios.begin(), scenarios.end(),
+                       [&](const char* name) { return plan_.scenario == name; });
+  }
+
+  const Peer* PartnerOf(const Peer& client) const {
+    if (plan_.config.mode == Mode::kEcho) return &client;
+    for (const auto& backend : backends_) {
+      if (backend->partner() == client.id()) return backend.get();
+      // An echoing backend's stream is its client's own.
+      if (!backend->script().echoes && client.partner() == backend->id()) return backend.get();
+    }
+    return nullptr;
+  }
+
+  void JudgeSession(const Peer& client) {
+    const std::string name = "client " + std::to_string(client.id());
+    JudgeResetTime(client, name);
+    const Peer* const backend = PartnerOf(client);
+    if (backend == nullptr) {
+      if (IsPolite() && client.sent() > 0) Fail(name + ": its bytes reached nobody");
+      return;
+    }
+    JudgeStream(client, *backend, name + " to backend");
+    if (backend != &client) JudgeStream(*backend, client, "backend to " + name);
+    JudgeTime(client, *backend, name);
+  }
+
+  void JudgeStream(const Peer& from, const Peer& to, const std::string& name) {
+    Require(to.received() <= from.sent(), name + ": more arrived than was sent");
+    const std::string counts =
+        std::to_string(to.received()) + " of " + std::to_string(from.sent()) + " bytes";
+    const auto polite = [](const Peer& peer) { return !peer.left() && !peer.script().never_reads; };
+    if (IsCalm() && polite(from) && polite(to)) {
+      Require(to.received() == from.sent(), name + ": " + counts);
+      Require(to.saw_fin(), name + ": no FIN");
+    }
+    // What came before a reset arrives before it, at a peer that takes it.
+    const bool takes = !to.left() && !to.script().never_reads && !to.script().echoes &&
+                       to.script().read_every == sched::Duration(0);
+    if (Is({"resets"}) && from.end().reset_sent() && takes && !to.end().reset_sent()) {
+      Require(to.received() >= from.end().peer()->arrived(),
+              name + ": a reset destroyed bytes: " + counts);
+    }
+    // A FIN says that this is all there was.
+    if (IsCalm() && to.saw_fin() && from.end().reset_sent()) {
+      Require(from.finished(), name + ": a reset arrived as a FIN after " + counts);
+    }
+  }
+
+  // A client's reset ends its session, whatever its backend does.
+  void JudgeResetTime(const Peer& client, const std::string& name) {
+    if (Is({"stops", "connects", "shortages", "limits", "stuck", kEnding})) return;
+    const TcpEnd* const served_at = client.end().peer();
+    if (served_at == nullptr || !served_at->reset_received()) return;
+    JudgeClose(*served_at, client.ended_at(), name);
+  }
+
+  void JudgeClose(const TcpEnd& served_at, sched::Deadline due, const std::string& name) {
+    due += plan_.config.reset_linger + std::chrono::milliseconds(20) +
+           20 * (plan_.host.freeze_max + plan_.kernel.held_max);
+    if (served_at.closed_at() <= due || late_++ < host_.stalls()) return;
+    const auto late = (served_at.closed_at() - due).count() / 1000;
+    Fail(name + ": its session ended " + std::to_string(late) + " us late");
+  }
+
+  // When a FIN that came at one of the daemon's ends went out at the other; a FIN without one is
+  // the daemon's own.
+  static sched::Deadline PassedOn(const TcpEnd& from, const TcpEnd& to) {
+    return from.fin_received_at() <= to.shut_down_at() ? to.shut_down_at() : sched::kNever;
+  }
+
+  // A session ends soon after what ends it.
+  void JudgeTime(const Peer& client, const Peer& backend, const std::string& name) {
+    const TcpEnd* const served_at = client.end().peer();
+    if (Is({"stops", "connects", "shortages", "echo", kEnding}) || served_at == nullptr) return;
+    sched::Deadline due = std::max(client.last_act(), backend.last_act());
+    sched::Duration limit = plan_.config.idle_timeout;
+    const TcpEnd* const backend_at = backend.end().peer();
+    const sched::Deadline half_closed =
+        std::min(PassedOn(*served_at, *backend_at), PassedOn(*backend_at, *served_at));
+    if (half_closed != sched::kNever) {
+      due = std::max(due, half_closed);
+      limit = std::min(limit, plan_.config.half_close_timeout);
+    }
+    // Twice: what a receiver took since its sender was blocked is seen only when the limit is over,
+    // and then counts as of now.
+    due += 2 * limit;
+    JudgeClose(*served_at, due, name);
+  }
+
+  // --- What an ending looked like (docs/endings.md).
+
+  bool Waits(const Peer& client) const {
+    return !client.saw_fin() && !client.saw_reset() && backends_.size() < clients_.size();
+  }
+
+  void Tell(Outcome& outcome) const {
+    const Peer& client = *clients_.back();
+    const bool alone = clients_.size() == 1;
+    const Peer* const backend = alone && backends_.size() == 1 ? backends_.front().get() : nullptr;
+    const Peer* const sender = plan_.config.mode == Mode::kEcho ? &client : backend;
+    outcome.client_saw = client_waits_ ? "waits" : WhatSaw(client, sender);
+    outcome.backend_saw = backend != nullptr ? WhatSaw(*backend, &client) : kNobody;
+    for (int i = 0; i < kEndReasons; ++i) {
+      const auto reason = static_cast<EndReason>(i);
+      // Beside a client that met a limit, others end by themselves.
+      if (ended_by_[i] == 0 || (!alone && reason == EndReason::kIdleTimeout)) continue;
+      outcome.logged += (outcome.logged.empty() ? "" : " ") + std::string(ToString(reason));
+    }
+    if (outcome.logged.empty()) outcome.logged = kNobody;
+  }
+
+  static std::string WhatSaw(const Peer& peer, const Peer* sender) {
+    if (peer.left()) return kNobody;
+    std::string saw;
+    const bool waited = peer.script().reads_from == sched::Duration(0) &&
+                        peer.ended_at() - peer.started_at() >= seconds(1);
+    if (sender == nullptr && waited) saw = "waits 1s, then ";
+    if (sender != nullptr && sender->sent() > 0) {
+      saw = peer.received() == sender->sent() ? "all, " : "part, ";
+    }
+    return saw + (peer.saw_fin() ? "FIN" : peer.saw_reset() ? "RST" : "no end");
+  }
+
+  static constexpr const char* kEnding = "ending";
+  static constexpr const char* kNobody = "—";
+  static constexpr sched::Duration kSnapshot = seconds(3);
+  static constexpr uint32_t kFirstBackend = 1000;
+
+  const Plan& plan_;
+  OneThreadHost host_;
+  Network network_;
+  SimKernel kernel_;
+  const sched::Deadline start_ = host_.Now();
+  std::vector<std::unique_ptr<TcpListener>> listeners_;
+  std::vector<std::unique_ptr<Peer>> clients_;
+  std::vector<std::unique_ptr<Peer>> backends_;
+  std::vector<const Peer*> promised_;  // the kernel had accepted them when the stop was asked for
+  int clients_to_come_ = 0;
+  Server* server_ = nullptr;
+  bool started_ = false;
+  bool refused_to_start_ = false;
+  bool stop_requested_ = false;
+  bool ended_ = false;
+  bool patience_over_ = false;
+  int64_t served_ = 0;
+  int64_t late_ = 0;  // sessions that a stall excuses: each keeps one fiber
+  int64_t ended_by_[kEndReasons] = {};
+  bool client_waits_ = false;
+  std::string failure_;
+};
+
+}  // namespace
+
+Outcome RunPlan(const Plan& plan, bool keep_log) {
+  auto world = std::make_unique<World>(plan, keep_log);
+  const Outcome outcome = world->Run();
+  // After a failure its threads stand somewhere in the daemon and cannot be ended.
+  if (!outcome.failure.empty()) (void)world.release();
+  return outcome;
+}
+
+}  // namespace parkway::sim
