@@ -52,7 +52,7 @@ std::string_view TakeWhile(std::string_view& text, Predicate belongs) {
   return taken;
 }
 
-// total += digit * scale, or false on overflow.
+// total += number * scale, or false on overflow.
 bool AddScaled(int64_t& total, int64_t number, int64_t scale) {
   int64_t product;
   return !__builtin_mul_overflow(number, scale, &product) &&
@@ -73,11 +73,15 @@ absl::Status AddPart(std::string_view whole, std::string_view fraction, int64_t 
   for (const char digit : whole) {
     if (!AppendDigit(number, digit)) return TooLong();
   }
-  if (!AddScaled(total_ns, number, unit_ns)) return TooLong();
-  for (const char digit : fraction) {
-    if (unit_ns % 10 != 0) return absl::InvalidArgumentError("finer than a nanosecond");
-    unit_ns /= 10;
-    if (!AddScaled(total_ns, digit - '0', unit_ns)) return TooLong();
+  // From the last digit on: what it leaves below a nanosecond, no digit before it makes up for.
+  int64_t fraction_ns = 0;
+  for (auto digit = fraction.rbegin(); digit != fraction.rend(); ++digit) {
+    fraction_ns += (*digit - '0') * unit_ns;
+    if (fraction_ns % 10 != 0) return absl::InvalidArgumentError("finer than a nanosecond");
+    fraction_ns /= 10;
+  }
+  if (!AddScaled(total_ns, number, unit_ns) || !AddScaled(total_ns, fraction_ns, 1)) {
+    return TooLong();
   }
   return absl::OkStatus();
 }

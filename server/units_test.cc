@@ -34,6 +34,9 @@ TEST(DurationTest, ReadsNumbersWithUnits) {
       {"0.000000001s", 1ns},
       {"1.50000000h", 90min},
       {"0.1s", 100ms},
+      {"1.000000000000s", 1s},
+      {"0.0ns", 0ns},
+      {"0.0000000000025h", 9ns},
       {"9223372036854775807ns", nanoseconds::max()},
       {"2562047h47m16.854775807s", nanoseconds::max()},
   };
@@ -80,6 +83,7 @@ TEST(DurationTest, RefusesOverflowAndFractionsOfANanosecond) {
   }
   EXPECT_EQ(DurationError("1.5ns"), "finer than a nanosecond");
   EXPECT_EQ(DurationError("0.0000000001s"), "finer than a nanosecond");
+  EXPECT_EQ(DurationError("0.0000000000024h"), "finer than a nanosecond");
 }
 
 TEST(DurationTest, PrintsTheShortestWholeNumbers) {
