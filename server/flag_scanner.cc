@@ -53,10 +53,13 @@ absl::StatusOr<std::string> ReadFlagfile(const std::string& path) {
   };
   const std::unique_ptr<FILE, Closer> file(std::fopen(path.c_str(), "re"));
   if (file == nullptr) return absl::InvalidArgumentError(std::strerror(errno));
-  std::string text(kFlagfileBytesMax + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  std::string text;
+  char buffer[4096];
+  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), file.get())) {
+    text.append(buffer, size);
+    if (text.size() > kFlagfileBytesMax) return absl::InvalidArgumentError("larger than 1 MiB");
+  }
   if (std::ferror(file.get()) != 0) return absl::InvalidArgumentError(std::strerror(errno));
-  if (text.size() > kFlagfileBytesMax) return absl::InvalidArgumentError("larger than 1 MiB");
   return text;
 }
 
