@@ -8,6 +8,7 @@
 #include <gflags/gflags.h>
 
 #include <algorithm>
+#include <cctype>
 #include <functional>
 #include <optional>
 #include <type_traits>
@@ -327,6 +328,10 @@ absl::Status CheckCombination(const Config& config, const std::vector<FlagSettin
 
 absl::StatusOr<std::vector<Endpoint>> ResolveAddress(const FlagSetting& setting,
                                                      ResolveFunction* resolve) {
+  const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
+  if (std::any_of(setting.value.begin(), setting.value.end(), is_control)) {
+    return setting.Error("address holds a control character");
+  }
   absl::StatusOr<std::vector<Endpoint>> found = resolve(setting.value);
   if (!found.ok()) {
     const bool is_list = setting.value.find(',') != setting.value.npos;
@@ -337,6 +342,8 @@ absl::StatusOr<std::vector<Endpoint>> ResolveAddress(const FlagSetting& setting,
     if (problem.compare(0, text.size(), text) == 0) problem.erase(0, text.size());
     return setting.Error(problem);
   }
+  // No flagfile could say so: the blanks at the end of a line are not part of the value.
+  if (setting.value.ends_with(' ')) return setting.Error("address ends in a space");
   // localhost is ::1 and 127.0.0.1, and most servers listen on the latter alone: taking turns
   // between the two would refuse every second connection.
   const auto is_ipv4 = [](const Endpoint& endpoint) { return endpoint.family() == AF_INET; };

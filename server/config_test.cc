@@ -220,6 +220,8 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
       {"--drain_timeout=25h", "must be 0 to 24h"},
       {"--listen=", "address is empty"},
       {"--listen=127.0.0.1:99999", "port must be 0-65535"},
+      {"--listen=127.0.0.1:80 ", "address holds a space"},
+      {"--listen=unix:/a ", "address ends in a space"},
       {"--listen=:80,:81", "one address per flag; repeat --listen"},
       {"--backend=10.0.0.1", "port is missing; write HOST:PORT or :PORT"},
       {"--backend=nosuch.invalid:80", "cannot resolve: Name or service not known"},
@@ -231,6 +233,11 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
   for (const auto& [flag, problem] : table) {
     EXPECT_EQ(BadProxy(flag), absl::StrCat(flag, ": ", problem));
   }
+}
+
+TEST(ConfigTest, AnAddressWithControlCharactersIsNamedOnce) {
+  EXPECT_EQ(BadProxy("--listen=a\tb:80"), "--listen=a?b:80: address holds a control character");
+  EXPECT_EQ(BadProxy("--listen=unix:/a\n"), "--listen=unix:/a?: address holds a control character");
 }
 
 TEST(ConfigTest, UnknownFlagsAreErrors) {
