@@ -28,6 +28,7 @@ BAZEL = "Bazel itself runs this test, and takes one command at a time"
 MACHINE = "changes the machine; //deploy:deploy_test checks the files"
 MINUTES = "takes minutes; //bench:run_smoke_test runs the programs shortly"
 SIM = BAZEL + "; //server/sim:sim_test runs the program with such flags"
+FUZZ = BAZEL + "; .ci/run does it for minutes"
 NOT_RUN = {
     "./dev run": BAZEL + "; .ci/run does it",
     "./dev test": "runs this test",
@@ -38,6 +39,9 @@ NOT_RUN = {
     "./dev sim --seed=7 --log": SIM,
     "./dev sim --ending='client_reset: a request, with the kernel' --seeds=1000":
         BAZEL + "; //server/sim:endings_test does so for every row",
+    "./dev fuzz": FUZZ,
+    "./dev fuzz flagfile endpoint --seconds=600": FUZZ,
+    "./dev fuzz --keep": FUZZ,
     "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,

@@ -120,6 +120,8 @@ void CheckSockaddr(const uint8_t* data, size_t size) {
   const Endpoint endpoint =
       Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(&address), address_size);
   CheckEndpoint(endpoint, "(a socket address)");
+  Require(endpoint.family() == AF_UNSPEC || endpoint.is_unix() || endpoint.size() <= size,
+          "an address cut short is none", "(a socket address)");
   Require(!endpoint.dual_stack(), "an address alone is not dual-stack", "(a socket address)");
 }
 

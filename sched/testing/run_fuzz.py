@@ -7,6 +7,7 @@ removed unless something crashed. See docs/decisions/0014-fuzzing.md.
 """
 
 import argparse
+import base64
 import concurrent.futures
 import dataclasses
 import os
@@ -109,6 +110,7 @@ def fuzz(target, seconds, scratch):
         lines.append(f"  log       {log}")
     for path in crashed:
         lines.append(f"  input     {path}")
+        lines.append(f"  base64    {base64.b64encode(path.read_bytes()).decode()}")
         lines.append(f"  replay    bazel run --config=fuzz {target.label} -- {path}")
     return "\n".join(lines), well
 
@@ -144,22 +146,34 @@ def is_find(path):
 
 
 def keep(target, scratch):
-    """Replaces the finds in the corpus by the fewest, of old and new, that reach the same code."""
-    merged, old = scratch / target.name / "merged", scratch / target.name / "old"
-    merged.mkdir()
-    old.mkdir()
-    for path in target.corpus.iterdir():
-        shutil.copy(path, (old if is_find(path) else merged) / path.name)
+    """Replaces the finds in the corpus by few, of old and new, that reach the same code."""
+    folder = scratch / target.name
+    seeds = [path for path in target.corpus.iterdir() if not is_find(path)]
+    old = [path for path in target.corpus.iterdir() if is_find(path)]
+    kept = merge(target, folder / "first", seeds, [*old, *(folder / "finds").iterdir()])
+    # libFuzzer starts with the smallest and does not look ahead: once more, with the large ones in.
+    kept.sort(key=lambda path: path.stat().st_size)
+    small, large = kept[:len(kept) * 2 // 3], kept[len(kept) * 2 // 3:]
+    kept = large + merge(target, folder / "second", seeds + large, small)
+    for path in old:
+        path.unlink()
+    for path in kept:
+        shutil.copy(path, target.corpus)
+    return f"{short_name(target):<10}corpus {corpus_count(target):>3}"
+
+
+def merge(target, folder, given, offered):
+    """Those of `offered` that reach code which the ones before and `given` do not."""
+    merged, more = folder / "merged", folder / "more"
+    for paths, where in ((given, merged), (offered, more)):
+        where.mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, where)
     # Without counters, which tell apart how often code ran: with them the corpus would be large.
-    done = libfuzzer(target, "-merge=1", "-use_counters=0", f"-max_len={MAX_BYTES}", merged, old,
-                     scratch / target.name / "finds")
+    done = libfuzzer(target, "-merge=1", "-use_counters=0", f"-max_len={MAX_BYTES}", merged, more)
     if done.returncode != 0:
         sys.exit(f"dev: fuzz: {target.name}: merging failed: {last_line(done.stdout)}")
-    for path in filter(is_find, target.corpus.iterdir()):
-        path.unlink()
-    for path in filter(is_find, merged.iterdir()):
-        shutil.copy(path, target.corpus / path.name)
-    return f"{short_name(target):<10}corpus {corpus_count(target):>3}"
+    return [path for path in merged.iterdir() if path.name not in {one.name for one in given}]
 
 
 def main():
