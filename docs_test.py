@@ -42,6 +42,7 @@ NOT_RUN = {
     "./dev fuzz": FUZZ,
     "./dev fuzz flagfile endpoint --seconds=600": FUZZ,
     "./dev fuzz --keep": FUZZ,
+    "./dev soak --minutes=10": "takes minutes; //server/e2e:soak_smoke_test runs it shortly",
     "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
