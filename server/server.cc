@@ -351,7 +351,8 @@ void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResu
   if (platform_.report) {
     platform_.report(line);
   } else {
-    std::fprintf(stderr, "%s\n", line.c_str());
+    // Not fprintf, which puts 8 KiB on the fiber's stack: two pages that the stack then keeps.
+    (void)std::fputs((line + "\n").c_str(), stderr);
   }
 }
 
