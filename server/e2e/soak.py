@@ -44,7 +44,7 @@ from soak_backend import (  # noqa: E402
 BACKENDS = 4
 CROWD = {"echo": 20, "stream": 6, "slow client": 8, "slow backend": 4, "answer": 6, "churn": 4}
 # The warm-up needs more memory than anything after it: the daemon keeps the stacks of its fibers, and
-# buffers of what slow clients had not taken; its first stall report brings in code and symbols.
+# buffers of what slow clients had not taken.
 BURST = 300  # connects at once; twice as many then
 DEAF = 40  # clients that do not read, then
 WARM_UP_ROUNDS = 3  # at least
@@ -529,7 +529,9 @@ class Soak:
         self._daemon = Daemon(
             f"--listen={HOST}:0", *(f"--backend={HOST}:{b.port}" for b in self._backends),
             "--keepalive_idle=5s",  # finds peers whose reset a fault has swallowed
-            "--buffer_memory=1MiB")  # is used up now and then, and all of it touched in the warm-up
+            "--buffer_memory=1MiB",  # is used up now and then, and all of it touched in the warm-up
+            # The load takes all cores, and a report's frames touch a page of some fiber's stack more.
+            "--stall_report=2s")
         self._load = Load(options.seed, self._daemon, self._board)
         self._faults = Faults(options.seed, self._daemon, self._backends, self._load, self._board)
         self._over = threading.Event()
@@ -563,9 +565,6 @@ class Soak:
         while rounds < WARM_UP_ROUNDS or now() < seconds / 10:
             self._load.burst(2 * BURST)
             self._load.deaf(DEAF, 0.5)
-            self._daemon.signal(signal.SIGSTOP)
-            time.sleep(0.1)  # The subject is a pause.
-            self._daemon.signal(signal.SIGCONT)
             rounds += 1
         self._load.stop()
         base = self._quiet()
