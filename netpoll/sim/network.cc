@@ -183,6 +183,7 @@ void TcpEnd::DeliverReset() {
   if (state_ == State::kClosed) return;
   network_.host().Note("got reset", number);
   reset_received_ = true;
+  reset_received_at_ = network_.host().Now();
   error_ = state_ == State::kConnecting ? ECONNREFUSED : fin_received_ ? EPIPE : ECONNRESET;
   Done();
   Change(0);

@@ -58,6 +58,7 @@ class TcpEnd final {
   int64_t arrived() const { return arrived_; }
   TcpEnd* peer() const { return peer_; }
   bool owned() const { return owned_; }
+  sched::Deadline reset_received_at() const { return reset_received_at_; }
   sched::Deadline fin_received_at() const { return fin_received_at_; }
   sched::Deadline shut_down_at() const { return shut_down_at_; }  // kNever: it was not, or closed
   sched::Deadline closed_at() const { return closed_at_; }        // when its owner let go
@@ -94,6 +95,7 @@ class TcpEnd final {
   size_t unacked_ = 0;      // on its way, or arrived with the news of it on its way
   size_t flying_ = 0;       // on its way
   bool owned_ = true;       // a process holds it
+  sched::Deadline reset_received_at_ = sched::kNever;
   sched::Deadline fin_received_at_ = sched::kNever;
   sched::Deadline shut_down_at_ = sched::kNever;
   sched::Deadline closed_at_ = sched::kNever;

@@ -309,7 +309,7 @@ class World {
     if (Is({"stops", "connects", "shortages", "limits", "stuck", kEnding})) return;
     const TcpEnd* const served_at = client.end().peer();
     if (served_at == nullptr || !served_at->reset_received()) return;
-    JudgeClose(*served_at, client.ended_at(), name);
+    JudgeClose(*served_at, served_at->reset_received_at(), name);
   }
 
   void JudgeClose(const TcpEnd& served_at, sched::Deadline due, const std::string& name) {
