@@ -49,7 +49,7 @@ ssize_t TcpEnd::Receive(void* buffer, size_t size, bool peek) {
     ToPeer([](TcpEnd& peer) { peer.Transmit(); });  // the window opened
     return static_cast<ssize_t>(got);
   }
-  if (fin_received_) return 0;
+  if (fin_received()) return 0;
   if (error_ != 0) return -std::exchange(error_, 0);
   if (read_shut_) return 0;
   return state_ == State::kClosed ? -ENOTCONN : -EAGAIN;
@@ -92,7 +92,6 @@ int TcpEnd::ShutdownWrite() {
 }
 
 void TcpEnd::Close(bool reset) {
-  owned_ = false;
   closed_at_ = network_.host().Now();
   on_change = nullptr;
   if (state_ == State::kClosed) return;
@@ -144,7 +143,7 @@ void TcpEnd::Transmit() {
 
 void TcpEnd::Deliver(const std::string& bytes, bool urgent) {
   if (state_ == State::kClosed) return;
-  if (!owned_) return SendReset();  // nobody will read it
+  if (!owned()) return SendReset();  // nobody will read it
   const size_t size = bytes.size();
   if (urgent) urgent_at_ = static_cast<int64_t>(in_.size());
   in_ += bytes;
@@ -167,12 +166,11 @@ void TcpEnd::DeliverAck(size_t bytes) {
 
 void TcpEnd::DeliverFin() {
   if (state_ != State::kConnected) return;
-  fin_received_ = true;
   fin_received_at_ = network_.host().Now();
   read_shut_ = true;
   ToPeer([](TcpEnd& end) {
     end.fin_acked_ = true;
-    if (end.fin_received_) end.Done();
+    if (end.fin_received()) end.Done();
     end.Change(0);
   });
   if (fin_acked_) Done();
@@ -182,9 +180,8 @@ void TcpEnd::DeliverFin() {
 void TcpEnd::DeliverReset() {
   if (state_ == State::kClosed) return;
   network_.host().Note("got reset", number);
-  reset_received_ = true;
   reset_received_at_ = network_.host().Now();
-  error_ = state_ == State::kConnecting ? ECONNREFUSED : fin_received_ ? EPIPE : ECONNRESET;
+  error_ = state_ == State::kConnecting ? ECONNREFUSED : fin_received() ? EPIPE : ECONNRESET;
   Done();
   Change(0);
   Change(EPOLLERR);
@@ -268,7 +265,7 @@ TcpEnd* Network::Connect(int port) {
 
 // The first packet of a connection.
 void Network::ArriveAtPort(TcpEnd* client, int port, int tries) {
-  if (!client->owned_) return;
+  if (!client->owned()) return;
   if (std::find(black_holes_.begin(), black_holes_.end(), port) != black_holes_.end()) return;
   const std::vector<TcpListener*>& listeners = listeners_[port];
   if (listeners.empty()) {

@@ -45,19 +45,17 @@ class TcpEnd final {
   bool is_closed_state() const { return state_ == State::kClosed; }  // TCP_CLOSE
   int64_t unread() const { return static_cast<int64_t>(in_.size()); }
   int64_t unsent() const { return static_cast<int64_t>(out_.size() + unacked_); }
-  // All that was sent, the end included, has arrived.
-  bool delivered() const { return unsent() == 0 && (!fin_wanted_ || fin_acked_); }
 
   // From here on nothing arrives any more in either direction, and nobody is told.
   void CutOff();
-  bool fin_received() const { return fin_received_; }
-  bool reset_received() const { return reset_received_; }
+  bool fin_received() const { return fin_received_at_ != sched::kNever; }
+  bool reset_received() const { return reset_received_at_ != sched::kNever; }
   // A reset, and no FIN before it, is how this end was closed.
   bool reset_sent() const { return reset_sent_ && !fin_wanted_; }
   // Bytes that ever arrived here, read or not.
   int64_t arrived() const { return arrived_; }
   TcpEnd* peer() const { return peer_; }
-  bool owned() const { return owned_; }
+  bool owned() const { return closed_at_ == sched::kNever; }  // by a process
   sched::Deadline reset_received_at() const { return reset_received_at_; }
   sched::Deadline fin_received_at() const { return fin_received_at_; }
   sched::Deadline shut_down_at() const { return shut_down_at_; }  // kNever: it was not, or closed
@@ -94,18 +92,15 @@ class TcpEnd final {
   std::string out_;         // sent, waits for the peer's window
   size_t unacked_ = 0;      // on its way, or arrived with the news of it on its way
   size_t flying_ = 0;       // on its way
-  bool owned_ = true;       // a process holds it
   sched::Deadline reset_received_at_ = sched::kNever;
   sched::Deadline fin_received_at_ = sched::kNever;
   sched::Deadline shut_down_at_ = sched::kNever;
   sched::Deadline closed_at_ = sched::kNever;
   bool read_shut_ = false;  // a FIN came, or all is over
   bool write_shut_ = false;
-  bool fin_received_ = false;
   bool fin_wanted_ = false;
   bool fin_sent_ = false;
   bool fin_acked_ = false;
-  bool reset_received_ = false;
   bool reset_sent_ = false;
   bool cut_off_ = false;
   int64_t arrived_ = 0;

@@ -105,11 +105,6 @@ int SimKernel::Install(std::unique_ptr<File> file) {
   return static_cast<int>(fd);
 }
 
-int SimKernel::Enter() {
-  host_.Pause();
-  return 0;
-}
-
 int SimKernel::EnterBlocking() {
   host_.Pause();
   return host_.Chance(options_.interrupted_chance) ? -EINTR : 0;
@@ -122,16 +117,14 @@ int SimKernel::Shortage() {
 }
 
 void SimKernel::HoldPoll() {
-  static constexpr bool kNothing = false;
   if (!host_.Chance(options_.held_poll_chance)) return;
-  (void)host_.Await(host_.Now() + sched::Duration(host_.Choose(options_.held_max.count())),
-                    &kNothing);
+  host_.SleepUntil(host_.Now() + sched::Duration(host_.Choose(options_.held_max.count())));
 }
 
 // --- Sockets.
 
 int SimKernel::Socket(int domain, int, int) {
-  Enter();
+  host_.Pause();
   if (domain != AF_INET) return -EAFNOSUPPORT;
   if (const int error = Shortage(); error < 0) return error;
   return Install(std::make_unique<SocketFile>());
@@ -190,7 +183,7 @@ int SimKernel::Accept4(int fd, sockaddr* address, socklen_t* size, int) {
 }
 
 int SimKernel::Connect(int fd, const sockaddr* address, socklen_t) {
-  Enter();
+  host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   if (socket->end != nullptr) return -EALREADY;
@@ -250,7 +243,7 @@ ssize_t SimKernel::Sendmsg(int fd, const msghdr* message, int flags) {
 }
 
 int SimKernel::Shutdown(int fd, int how) {
-  Enter();
+  host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   PARKWAY_CHECK(how == SHUT_WR, how);  // the only one simulated
@@ -261,7 +254,7 @@ int SimKernel::Shutdown(int fd, int how) {
 
 // As Linux does, it frees the descriptor also when it says that it was interrupted.
 int SimKernel::Close(int fd) {
-  Enter();
+  host_.Pause();
   File* const file = Find<File>(fd);
   if (file == nullptr) return -EBADF;
   const std::unique_ptr<File> closed = std::move(files_[fd]);
@@ -288,7 +281,7 @@ int SimKernel::Close(int fd) {
 }
 
 int SimKernel::GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) {
-  Enter();
+  host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   if (level == SOL_SOCKET && name == SO_ERROR) {
@@ -322,7 +315,7 @@ int SimKernel::GetSockName(int fd, sockaddr* address, socklen_t* size) {
 }
 
 int SimKernel::GetPeerName(int fd, sockaddr* address, socklen_t* size) {
-  Enter();
+  host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   const int error = socket->end != nullptr ? socket->end->PeerNameError() : ENOTCONN;
@@ -370,7 +363,7 @@ int SimKernel::EpollCreate(int) {
 }
 
 int SimKernel::EpollCtl(int epfd, int operation, int fd, epoll_event* event) {
-  Enter();
+  host_.Pause();
   EpollFile* const epoll = Find<EpollFile>(epfd);
   File* const file = Find<File>(fd);
   if (epoll == nullptr || file == nullptr) return -EBADF;

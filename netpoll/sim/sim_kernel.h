@@ -36,10 +36,8 @@ class SimKernel final : public KernelCalls {
 
   // How many descriptors are open; none should be at the end.
   int open_descriptors() const { return open_; }
-  // Of the calls that the process made, how many there were, and how many could not name a file:
-  // a number that was closed before.
+  // Calls that named no open file: a number that was closed before.
   int64_t bad_descriptors() const { return bad_descriptors_; }
-  void set_descriptors(int limit) { options_.descriptors = limit; }
 
   int Socket(int domain, int type, int protocol) override;
   int Bind(int fd, const sockaddr* address, socklen_t size) override;
@@ -77,8 +75,7 @@ class SimKernel final : public KernelCalls {
   template <class T>
   T* Find(int fd);
   int Install(std::unique_ptr<File> file);
-  int Enter();          // at the start of a call: others may run
-  int EnterBlocking();  // likewise; -EINTR now and then
+  int EnterBlocking();  // at the start of a call: others may run; -EINTR now and then
   int Shortage();
   void HoldPoll();
   void Changed(File& file, uint32_t events);
@@ -88,7 +85,7 @@ class SimKernel final : public KernelCalls {
 
   Network& network_;
   sched::testing::OneThreadHost& host_;
-  Options options_;
+  const Options options_;
   std::vector<std::unique_ptr<File>> files_;  // by descriptor
   int open_ = 0;
   int64_t bad_descriptors_ = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happened in a simulation, in order: always as a hash, so that two runs can be compared, and
-// on request as text. Lines carry no address and no real time, so that equal seeds give equal logs.
+// What happened in a simulation, in order, as text; nothing is kept unless asked for. Lines carry
+// no address and no real time, so that equal seeds give equal logs.
 #ifndef PARKWAY_SCHED_TESTING_EVENT_LOG_H_
 #define PARKWAY_SCHED_TESTING_EVENT_LOG_H_
 
@@ -17,28 +17,18 @@ class EventLog {
 
   // `what` is a literal; the numbers tell which and how much.
   void Note(int64_t now_ns, const char* what, int64_t a = 0, int64_t b = 0, int64_t c = 0) {
-    ++size_;
-    for (const int64_t number : {now_ns, a, b, c}) Mix(static_cast<uint64_t>(number));
-    for (const char* at = what; *at != '\0'; ++at) Mix(static_cast<unsigned char>(*at));
     if (keep_text_) AddText(now_ns, what, a, b, c);
   }
 
-  uint64_t hash() const { return hash_; }
-  int64_t size() const { return size_; }
   const std::string& text() const { return text_; }
 
  private:
-  // FNV-1a (Fowler, Noll, Vo), eight bytes at a time.
-  void Mix(uint64_t value) { hash_ = (hash_ ^ value) * 0x100000001b3; }
-
   void AddText(int64_t now_ns, const char* what, int64_t a, int64_t b, int64_t c) {
     text_ += std::to_string(now_ns / 1000) + " us  " + what;
     for (const int64_t number : {a, b, c}) text_ += " " + std::to_string(number);
     text_ += "\n";
   }
 
-  uint64_t hash_ = 0xcbf29ce484222325;
-  int64_t size_ = 0;
   bool keep_text_ = false;
   std::string text_;
 };

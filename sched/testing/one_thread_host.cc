@@ -105,19 +105,22 @@ bool OneThreadHost::Await(Deadline until, const bool* condition) {
   return *condition;
 }
 
-void OneThreadHost::Pause(bool always) {
+void OneThreadHost::SleepUntil(Deadline until) {
   static constexpr bool kNothing = false;
+  (void)Await(until, &kNothing);
+}
+
+void OneThreadHost::Pause(bool always) {
   if (running_ == nullptr) return;
-  if (always || Chance(options_.pause_chance)) Block(kLongAgo, &kNothing);
+  if (always || Chance(options_.pause_chance)) SleepUntil(kLongAgo);
 }
 
 void OneThreadHost::Stall() {
-  static constexpr bool kNothing = false;
   if (running_ == nullptr || now_ < stalled_until_ || !Chance(options_.stall_chance)) return;
   ++stalls_;
   stalled_until_ = now_ + Duration(Choose(options_.stall_max.count()));
   Note("stall", running_->number, ToNs(stalled_until_));
-  Block(stalled_until_, &kNothing);
+  SleepUntil(stalled_until_);
 }
 
 void OneThreadHost::Block(Deadline until, const bool* condition) {

@@ -83,6 +83,8 @@ class OneThreadHost final : public Host {
   // From a thread or from outside: lets others run until *condition (true) or `until` (false).
   // From outside also false when all wait for ever.
   bool Await(Deadline until, const bool* condition);
+  // Likewise, until `until`.
+  void SleepUntil(Deadline until);
   // From a thread: lets others run first, now and then or, with `always`, in any case. From
   // outside: nothing.
   void Pause(bool always = false);

@@ -92,12 +92,16 @@ int Report(const Failure& failure) {
   return 1;
 }
 
+[[noreturn]] void TellAndEnd(uint64_t seed, const std::string& failure) {
+  std::cout << "seed " << seed << ": " << failure << "\n" << std::flush;
+  _exit(1);  // its threads stand somewhere in the daemon
+}
+
 int RunOne() {
   const parkway::sim::Outcome outcome = RunPlan(PlanOf(FLAGS_seed), /*keep_log=*/true);
   std::cout << outcome.log;
-  if (outcome.failure.empty()) return 0;
-  std::cout << "seed " << FLAGS_seed << ": " << outcome.failure << "\n" << std::flush;
-  _exit(1);  // its threads stand somewhere in the daemon
+  if (!outcome.failure.empty()) TellAndEnd(FLAGS_seed, outcome.failure);
+  return 0;
 }
 
 // What the peers saw and the daemon logged, over all seeds: one line if it is always the same.
@@ -112,10 +116,7 @@ int RunEnding(int64_t seeds) {
     if (!plan) return Complain("--ending=" + FLAGS_ending + ": docs/endings.md has no such row");
     const parkway::sim::Outcome outcome = RunPlan(*plan, FLAGS_log);
     std::cout << outcome.log;
-    if (!outcome.failure.empty()) {
-      std::cout << "seed " << seed << ": " << outcome.failure << "\n" << std::flush;
-      _exit(1);  // its threads stand somewhere in the daemon
-    }
+    if (!outcome.failure.empty()) TellAndEnd(seed, outcome.failure);
     ++seen[outcome.client_saw + " | " + outcome.backend_saw + " | " + outcome.logged];
   }
   for (const auto& [what, count] : seen) std::cout << what << "\n";

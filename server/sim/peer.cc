@@ -192,7 +192,6 @@ bool Peer::Play(Op& op) {
       Leave(/*reset=*/false);
       return true;
     case Op::Kind::kCutOff:
-      cut_off_ = true;
       end_.CutOff();
       Leave(/*reset=*/false);
       return true;

@@ -30,7 +30,6 @@ class Peer {
   int64_t sent() const { return sent_; }
   bool finished() const { return finished_; }
   bool left() const { return left_; }  // by kReset or kLeave
-  bool cut_off() const { return cut_off_; }
   int64_t received() const { return received_; }
   int64_t partner() const { return partner_; }  // whose stream it receives; -1: not known yet
   bool saw_fin() const { return saw_fin_; }
@@ -70,7 +69,6 @@ class Peer {
   int64_t sent_ = 0;
   bool finished_ = false;
   bool left_ = false;
-  bool cut_off_ = false;
   std::string echo_;  // read, and still to be sent back
   int64_t received_ = 0;
   int64_t partner_ = -1;

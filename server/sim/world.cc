@@ -74,11 +74,9 @@ class World {
     }
     Outcome outcome;
     outcome.failure = failure_;
-    outcome.log_hash = host_.log().hash();
     outcome.log = host_.log().text();
     outcome.turns = host_.turns();
     outcome.sessions = served_;
-    outcome.time = host_.Now() - start_;
     if (Is({kEnding}) && failure_.empty()) Tell(outcome);
     return outcome;
   }
@@ -207,10 +205,7 @@ class World {
   }
 
   // What is still on its way arrives.
-  void Settle() {
-    const bool never = false;
-    (void)host_.Await(host_.Now() + minutes(10), &never);
-  }
+  void Settle() { host_.SleepUntil(host_.Now() + minutes(10)); }
 
   // --- The promises.
 
@@ -388,7 +383,6 @@ class World {
   OneThreadHost host_;
   Network network_;
   SimKernel kernel_;
-  const sched::Deadline start_ = host_.Now();
   std::vector<std::unique_ptr<TcpListener>> listeners_;
   std::vector<std::unique_ptr<Peer>> clients_;
   std::vector<std::unique_ptr<Peer>> backends_;

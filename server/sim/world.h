@@ -14,11 +14,9 @@ namespace parkway::sim {
 
 struct Outcome {
   std::string failure;  // "" if every promise held
-  uint64_t log_hash = 0;
-  std::string log;    // with `keep_log`
-  int64_t turns = 0;  // of threads and packets: the work it took
+  std::string log;      // with `keep_log`
+  int64_t turns = 0;    // of threads and packets: the work it took
   int64_t sessions = 0;
-  sched::Duration time{0};  // virtual
   // What the last client and its backend saw, in the words of docs/endings.md, and what the daemon
   // counted for it.
   std::string client_saw;
