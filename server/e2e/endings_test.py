@@ -383,7 +383,6 @@ class Rows(DaemonTest):
     def play_no_descriptor(self, row):
         self.assertEqual((row.client, row.backend), ("waits 1s, then FIN", "—"))
         daemon = self.echo("--workers=1")
-        # UBSan wants descriptors, too, when it meets a class for the first time.
         old = self.connect(daemon)
         self.assert_echoes(old)
         hard = self.starve(daemon, spare=0)

@@ -6,12 +6,12 @@
 #include <optional>
 
 #include "sched/testing/fuzz.h"
+#include "server/fuzz/refusal.h"
 #include "server/units.h"
 
 namespace parkway {
 namespace {
 
-using sched::testing::HoldsControl;
 using sched::testing::Require;
 using std::chrono::nanoseconds;
 
@@ -95,12 +95,7 @@ void CheckText(std::string_view text) {
     CheckPrinting(*duration);
     return;
   }
-  const std::string_view message(duration.status().message().data(),
-                                 duration.status().message().size());
-  Require(duration.status().code() == absl::StatusCode::kInvalidArgument,
-          "a bad duration is an invalid argument", text);
-  Require(!message.empty(), "an error says what is wrong", text);
-  Require(HoldsControl(text) || !HoldsControl(message), "an error is one line", message);
+  RequireRefusal(duration.status(), text);
 }
 
 }  // namespace

@@ -6,12 +6,12 @@
 #include <optional>
 
 #include "sched/testing/fuzz.h"
+#include "server/fuzz/refusal.h"
 #include "server/units.h"
 
 namespace parkway {
 namespace {
 
-using sched::testing::HoldsControl;
 using sched::testing::Require;
 
 constexpr std::array<std::pair<std::string_view, int>, 17> kUnits = {{
@@ -68,11 +68,7 @@ void CheckText(std::string_view text) {
     CheckPrinting(*bytes);
     return;
   }
-  const std::string_view message(bytes.status().message().data(), bytes.status().message().size());
-  Require(bytes.status().code() == absl::StatusCode::kInvalidArgument,
-          "a bad size is an invalid argument", text);
-  Require(!message.empty(), "an error says what is wrong", text);
-  Require(HoldsControl(text) || !HoldsControl(message), "an error is one line", message);
+  RequireRefusal(bytes.status(), text);
 }
 
 }  // namespace
