@@ -2,7 +2,6 @@
 #include "server/server.h"
 
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include "sched/check.h"
@@ -346,14 +345,8 @@ void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResu
     return;
   }
   const std::string reason(result.ToStatus("backend " + backend.ToString()).message());
-  const std::string line =
-      "parkway: " + reason + " (" + std::to_string(failures) + " failed connects so far)";
-  if (platform_.report) {
-    platform_.report(line);
-  } else {
-    // Not fprintf, which puts 8 KiB on the fiber's stack: two pages that the stack then keeps.
-    (void)std::fputs((line + "\n").c_str(), stderr);
-  }
+  platform_.report("parkway: " + reason + " (" + std::to_string(failures) +
+                   " failed connects so far)");
 }
 
 // --- The end.
