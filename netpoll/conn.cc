@@ -70,11 +70,17 @@ IoResult Conn::ReceiveHeld(size_t asked, Call call) {
   return IoResult::FromErrno(static_cast<int>(-got));
 }
 
-IoResult Conn::AwaitReadableHeld() {
+template <class Wait>
+IoResult Conn::AwaitReadableBy(Wait wait) {
   if (queue_ == Queue::kUnknown) return socket_.Check(Direction::kRead);
-  const IoResult waited = socket_.Await(Direction::kRead, sched::WaitReason::kRead);
+  const IoResult waited = wait();
   if (waited.ok()) queue_ = Queue::kUnknown;
   return waited;
+}
+
+IoResult Conn::AwaitReadableHeld() {
+  return AwaitReadableBy(
+      [this] { return socket_.Await(Direction::kRead, sched::WaitReason::kRead); });
 }
 
 // After a wait the deadline is not looked at again: bytes that came in time are read, however late
@@ -109,6 +115,15 @@ IoResult Conn::Reader::Readv(std::span<const iovec> buffers) {
 }
 
 IoResult Conn::Reader::AwaitReadable() { return hold_ ? conn_.AwaitReadableHeld() : kIsClosed; }
+
+IoResult Conn::Reader::AwaitReadableOr(sched::Continuation& hibernate) {
+  if (!hold_) return kIsClosed;
+  return conn_.AwaitReadableBy([&] { return conn_.socket_.AwaitOr(Direction::kRead, hibernate); });
+}
+
+IoResult Conn::Reader::Woken() {
+  return conn_.AwaitReadableBy([this] { return conn_.socket_.Woken(Direction::kRead); });
+}
 
 IoResult Conn::Reader::TryRead(std::span<std::byte> buffer) {
   if (!hold_) return kIsClosed;

@@ -44,8 +44,9 @@ class Conn {
   ~Conn() = default;  // closes
 
   // The calling worker's poller serves it from here on, instead of that of the worker where it was
-  // accepted. REQUIRES: it is open, and nobody has read, written or waited in it yet.
-  void MoveToThisWorker() { socket_.MoveToThisWorker(); }
+  // accepted. REQUIRES: it is `poller`'s and open, and nobody has read, written or waited in it
+  // yet.
+  void MoveToThisWorker(Poller& poller) { socket_.MoveToThisWorker(poller); }
 
   // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(),
   // kReset or kError with the errno (ECONNREFUSED is kError). After an error, but not kClosed,
@@ -59,6 +60,11 @@ class Conn {
   class Reader {
    public:
     explicit Reader(Conn& conn) : conn_(conn), hold_(conn.socket_, Direction::kRead) {}
+    // The one that another fiber held when it hibernated, and could not give up.
+    Reader(Conn& conn, Hibernated hibernated)
+        : conn_(conn), hold_(conn.socket_, Direction::kRead, hibernated) {}
+    // False: the connection was closed.
+    explicit operator bool() const { return static_cast<bool>(hold_); }
 
     // At least one byte, or kEof, kTimeout, kClosed, kReset, kError. An empty buffer returns at
     // once.
@@ -68,6 +74,12 @@ class Conn {
     // may still say kAgain. Needs no buffer meanwhile, and costs no system call when something may
     // be left from before.
     IoResult AwaitReadable();
+    // As AwaitReadable, but where that would block, the fiber hibernates (sched/park.h), and does
+    // not return. `continuation` then makes a Reader(conn, Hibernated()) and first of all calls
+    // Woken; everything else that its fiber held is still held, too.
+    IoResult AwaitReadableOr(sched::Continuation& hibernate);
+    // What AwaitReadable would have returned; or kAgain, then call it again.
+    IoResult Woken();
     // As Read, but kAgain instead of waiting, and whatever the deadline: bytes that came are there.
     IoResult TryRead(std::span<std::byte> buffer);
     // As TryRead, but the bytes stay where they are: the next read finds them again.
@@ -81,6 +93,10 @@ class Conn {
   class Writer {
    public:
     explicit Writer(Conn& conn) : conn_(conn), hold_(conn.socket_, Direction::kWrite) {}
+    // As Reader's.
+    Writer(Conn& conn, Hibernated hibernated)
+        : conn_(conn), hold_(conn.socket_, Direction::kWrite, hibernated) {}
+    explicit operator bool() const { return static_cast<bool>(hold_); }
 
     // All of `data`, or an error and how much went out before it.
     IoResult Write(std::span<const std::byte> data);
@@ -163,6 +179,8 @@ class Conn {
   IoResult ReceiveHeld(size_t asked, Call call);
   template <class Call>
   IoResult ReadHeld(size_t asked, Call call);
+  template <class Wait>
+  IoResult AwaitReadableBy(Wait wait);
   IoResult AwaitReadableHeld();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);

@@ -235,6 +235,94 @@ TEST_P(ConnTest, ReadersInLineAreClosedWithTheFirst) {
   for (const IoResult& result : results) EXPECT_EQ(result.status, IoStatus::kClosed) << result;
 }
 
+// --- Waiting without a stack.
+
+// Reads until the end, as text, and hibernates in between.
+struct SleepingReader : sched::Continuation {
+  explicit SleepingReader(Conn& conn_in) : conn(conn_in) { resume = &Start; }
+
+  static void Start(sched::Continuation* self) {
+    auto& reader = static_cast<SleepingReader&>(*self);
+    Conn::Reader held(reader.conn);
+    reader.resume = &Resume;
+    reader.ReadOn(held, held.AwaitReadableOr(reader));
+  }
+  static void Resume(sched::Continuation* self) {
+    auto& reader = static_cast<SleepingReader&>(*self);
+    ++reader.woken;
+    Conn::Reader held(reader.conn, Hibernated());
+    reader.ReadOn(held, held.Woken());
+  }
+  void ReadOn(Conn::Reader& held, IoResult waited) {
+    std::array<std::byte, 64> buffer;
+    while (waited.ok() || waited.status == IoStatus::kAgain) {
+      if (waited.ok()) waited = held.TryRead(buffer);
+      text += TextOf(std::span(buffer).first(waited.bytes));
+      if (waited.ok() || waited.status == IoStatus::kAgain) waited = held.AwaitReadableOr(*this);
+    }
+    result = waited;
+  }
+
+  Conn& conn;
+  std::string text;
+  int woken = 0;
+  IoResult result;
+};
+
+TEST_P(ConnTest, AReaderThatHibernatesIsWokenByBytesAndTheEnd) {
+  End end = Open();
+  SleepingReader reader(end.conn);
+  ASSERT_TRUE(scheduler().SpawnOn(0, reader));
+  AwaitIdle();
+  EXPECT_EQ(reader.text, "");
+  EXPECT_EQ(reader.woken, 0);
+  end.peer.Send("some");
+  AwaitIdle();
+  EXPECT_EQ(reader.text, "some");
+  EXPECT_EQ(reader.woken, 1);
+  end.peer.Send(" more");
+  AwaitIdle();
+  end.peer.ShutdownWrite();
+  Join();
+  EXPECT_EQ(reader.text, "some more");
+  EXPECT_EQ(reader.result.status, IoStatus::kEof);
+}
+
+TEST_P(ConnTest, AReaderThatHibernatesIsWokenByCloseAndStillHolds) {
+  End end = Open();
+  SleepingReader reader(end.conn);
+  ASSERT_TRUE(scheduler().SpawnOn(0, reader));
+  AwaitIdle();
+  IoResult second;
+  Block(Elsewhere(), end.conn, Way::kRead, &second);  // in line behind it
+  On(Elsewhere(), [&] { end.conn.Close(); });
+  Join();
+  EXPECT_EQ(reader.result.status, IoStatus::kClosed);
+  EXPECT_EQ(second.status, IoStatus::kClosed);
+}
+
+TEST_P(ConnTest, AReaderThatHibernatesKeepsItsDeadlineAlsoWhenItMoves) {
+  End end = Open();
+  SleepingReader reader(end.conn);
+  On(0, [&] { end.conn.SetReadDeadline(sched::kNever); });
+  ASSERT_TRUE(scheduler().SpawnOn(0, reader));
+  AwaitIdle();
+  // A passed deadline that is moved before the reader gets to look: it waits on.
+  ExactlyOn(0, [&] {
+    end.conn.SetReadDeadline(sched::kLongAgo);
+    end.conn.SetReadDeadline(sched::kNever);
+  });
+  AwaitIdle();
+  EXPECT_EQ(reader.woken, 1);
+  EXPECT_EQ(reader.text, "");
+  end.peer.Send("x");
+  AwaitIdle();
+  EXPECT_EQ(reader.text, "x");
+  On(Elsewhere(), [&] { end.conn.SetReadDeadline(sched::After(sched::Now(), milliseconds(5))); });
+  Join();
+  EXPECT_EQ(reader.result.status, IoStatus::kTimeout);
+}
+
 // --- Writing.
 
 TEST_P(ConnTest, WriteSendsAllThoughThePeerIsSlow) {

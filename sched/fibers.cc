@@ -65,10 +65,7 @@ void Park(WaitReason why, ParkCommit commit, void* arg) {
 
 void Hibernate(Continuation* continuation, HibernateCommit commit, void* arg) {
   Fiber* const self = RequireFiber();
-  self->continuation = continuation;
-  self->hibernate_commit = commit;
-  self->commit_arg = arg;
-  CurrentWorker()->SwitchAway(Departure::kHibernate);
+  if (commit(continuation, arg)) CurrentWorker()->GoOnWithout(self);
 }
 
 void Ready(Waiter waiter) {
@@ -114,6 +111,8 @@ ParkingLot& CurrentParkingLot() { return CurrentWorker()->core.lot; }
 // --- fibers.h
 
 bool Spawn(FiberFn fn) { return CurrentWorker()->Spawn(std::move(fn)); }
+
+bool Spawn(Continuation& continuation) { return CurrentWorker()->Spawn(continuation); }
 
 void Yield() {
   Fiber* const self = RequireFiber();

@@ -27,12 +27,18 @@ using ParkCommit = bool (*)(Fiber* self, void* arg);
 // Blocks the calling fiber until Ready(). Fiber only.
 void Park(WaitReason why, ParkCommit commit, void* arg);
 
-// Ends the calling fiber and leaves `continuation` in its place: the commit publishes that instead,
-// and its later Ready() runs `continuation->resume` on a fresh fiber. Returns only if the commit
-// returned false, and then the fiber goes on. Nothing on the stack is destroyed: call it where the
-// frames above hold nothing. Fiber only.
+// Blocks the calling fiber without its stack and leaves `continuation` in its place: the commit
+// publishes that instead, and its later Ready() runs `continuation->resume` on a fresh stack, as a
+// fiber with a number of its own. Returns only if the commit returned false, and then the fiber
+// goes on. Nothing on the old stack is destroyed: call it where the frames above hold nothing. The
+// commit runs where it is called, since nobody will continue there: what it published may already
+// be running elsewhere, but on another stack. Fiber only.
 using HibernateCommit = bool (*)(Continuation* continuation, void* arg);
 void Hibernate(Continuation* continuation, HibernateCommit commit, void* arg);
+
+// Starts a fiber as sched::Spawn does, but without an allocation or, until it runs, a stack. False
+// at the scheduler's fiber_count_max. `continuation` must live until it runs. Fiber only.
+[[nodiscard]] bool Spawn(Continuation& continuation);
 
 // Makes a parked waiter runnable: exactly once per commit that returned true. On a worker it goes
 // to that worker's queue; from another thread to the injected queue, and then it must be a fiber.

@@ -94,10 +94,7 @@ namespace {
 
 // A fiber still to be made: SpawnOn's caller may be on a thread without a stack cache.
 struct SpawnRecord : Continuation {
-  explicit SpawnRecord(FiberFn fn_in) : fn(std::move(fn_in)) {
-    resume = &Run;
-    counted = true;
-  }
+  explicit SpawnRecord(FiberFn fn_in) : fn(std::move(fn_in)) { resume = &Run; }
 
   static void Run(Continuation* self) {
     auto* const record = static_cast<SpawnRecord*>(self);
@@ -112,8 +109,15 @@ struct SpawnRecord : Continuation {
 }  // namespace
 
 bool Scheduler::SpawnOn(int worker, FiberFn fn) {
+  auto record = std::make_unique<SpawnRecord>(std::move(fn));
+  if (!SpawnOn(worker, *record)) return false;
+  (void)record.release();  // it deletes itself
+  return true;
+}
+
+bool Scheduler::SpawnOn(int worker, Continuation& continuation) {
   if (!core_->ReserveFiber()) return false;
-  core_->workers[worker]->PushPlaced(Waiter(new SpawnRecord(std::move(fn))));
+  core_->workers[worker]->PushPlaced(Waiter(&continuation));
   return true;
 }
 

@@ -15,6 +15,7 @@
 #include "sched/event_source.h"
 #include "sched/fibers.h"
 #include "sched/host.h"
+#include "sched/waiter.h"
 
 namespace sched {
 
@@ -33,7 +34,7 @@ struct StallReport {
 
 // Figures since the start; each is exact, they are not one snapshot.
 struct SchedulerStats {
-  int64_t fibers = 0;         // alive now, hibernating ones not counted
+  int64_t fibers = 0;         // alive now, hibernating ones and those still to start too
   int64_t stacks_mapped = 0;  // ever mapped: the high-water mark
   int64_t timers = 0;         // armed now
   int64_t switches = 0;       // fibers run
@@ -86,6 +87,8 @@ class Scheduler {
   // another may start it. Once it has blocked it may go on anywhere. Any thread, never blocks.
   // False as sched::Spawn.
   [[nodiscard]] bool SpawnOn(int worker, FiberFn fn);
+  // The same without an allocation; `continuation` must live until it runs. See park.h.
+  [[nodiscard]] bool SpawnOn(int worker, Continuation& continuation);
 
   // Blocks the calling thread, which must not be a worker, until no fiber is left. False if
   // `deadline` came first.

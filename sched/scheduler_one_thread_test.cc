@@ -7,6 +7,7 @@
 #include <deque>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "sched/fibers.h"
 #include "sched/scheduler.h"
@@ -65,6 +66,28 @@ TEST(SchedulerOnOneThreadTest, ASeedGivesTheSameRunAgain) {
     logs.insert(log);
   }
   EXPECT_GT(logs.size(), 10u) << "seeds choose";
+}
+
+TEST(SchedulerOnOneThreadTest, WithoutMemoryForStacksContinuationsWaitForOne) {
+  OneThreadHost::Options limited;
+  limited.stack_slabs_max = 1;
+  OneThreadHost host(1, limited);
+  OneThreadHost::Source source(host);
+  Scheduler scheduler({.event_sources = {&source}, .host = &host});
+  struct Waiting : Continuation {
+    bool ran = false;
+  };
+  std::vector<Waiting> waiting(1000);  // a slab has 256
+  for (Waiting& one : waiting) {
+    one.resume = [](Continuation* self) {
+      SleepFor(std::chrono::seconds(1));
+      static_cast<Waiting*>(self)->ran = true;
+    };
+    ASSERT_TRUE(scheduler.SpawnOn(0, one));
+  }
+  ASSERT_TRUE(scheduler.DrainUntil(kNever));
+  for (const Waiting& one : waiting) EXPECT_TRUE(one.ran);
+  EXPECT_LE(scheduler.stats().stacks_mapped, 256);
 }
 
 TEST(SchedulerOnOneThreadTest, DrainGivesUpAtItsDeadlineInVirtualTime) {

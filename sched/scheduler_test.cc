@@ -303,6 +303,56 @@ TEST_P(SchedulerTest, HibernationGivesTheStackBackAndComesBack) {
   EXPECT_EQ(hibernator.rounds.load(), 500);
 }
 
+// Started without a fiber of its own before; ends when made ready.
+struct Sleeper : Continuation {
+  static bool Publish(Continuation*, void* asleep) {
+    static_cast<std::atomic<bool>*>(asleep)->store(true);
+    return true;
+  }
+  static void Start(Continuation* c) {
+    auto* const self = static_cast<Sleeper*>(c);
+    self->resume = [](Continuation* woken) { static_cast<Sleeper*>(woken)->done.store(true); };
+    Hibernate(self, &Publish, &self->asleep);
+  }
+
+  Sleeper() { resume = &Start; }
+  std::atomic<bool> asleep{false};
+  std::atomic<bool> done{false};
+};
+
+TEST_P(SchedulerTest, AHibernatingFiberCountsAndIsWaitedFor) {
+  Start({.fiber_count_max = 2});
+  Sleeper sleeper;
+  ASSERT_TRUE(scheduler_->SpawnOn(0, sleeper));
+  while (!sleeper.asleep.load()) {
+  }
+  EXPECT_EQ(scheduler_->stats().fibers, 1);
+  EXPECT_FALSE(scheduler_->DrainUntil(After(Host::Real().Now(), milliseconds(20))));
+  ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
+    Sleeper another;
+    EXPECT_FALSE(Spawn(another));
+    EXPECT_FALSE(scheduler_->SpawnOn(0, another));
+    Ready(Waiter(&sleeper));
+  }));
+  ASSERT_TRUE(scheduler_->DrainUntil(kNever));
+  EXPECT_TRUE(sleeper.done.load());
+}
+
+TEST_P(SchedulerTest, ContinuationsTakeAStackOnlyWhenTheyRun) {
+  constexpr int kCount = 2000 / kScale;
+  std::vector<Sleeper> sleepers(kCount);
+  Run([&] {
+    for (Sleeper& sleeper : sleepers) ASSERT_TRUE(Spawn(sleeper));
+    for (Sleeper& sleeper : sleepers) {
+      while (!sleeper.asleep.load()) Yield();
+      Ready(Waiter(&sleeper));
+    }
+  });
+  for (Sleeper& sleeper : sleepers) EXPECT_TRUE(sleeper.done.load());
+  // One slab for each worker at most, however many sleep.
+  EXPECT_LE(scheduler_->stats().stacks_mapped, 64 * GetParam() + 64);
+}
+
 TEST_P(SchedulerTest, HibernationThatFailsToPublishGoesOn) {
   bool went_on = false;
   Run([&] {

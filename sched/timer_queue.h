@@ -57,13 +57,13 @@ class BasicTimer {
 
  private:
   friend class BasicTimerQueue<Atomics>;
-  static constexpr size_t kNotInHeap = SIZE_MAX;
+  static constexpr uint32_t kNotInHeap = UINT32_MAX;
 
-  size_t heap_index_ = kNotInHeap;  // guarded by the queue's lock
   // The key in the heap, kNeverNs outside; stored under the queue's lock, read by anyone.
   typename Atomics::template Atomic<int64_t> armed_for_{kNeverNs};
-  typename Atomics::template Atomic<bool> in_inbox_{false};
   typename Atomics::template Plain<BasicTimer*> inbox_next_{nullptr};
+  uint32_t heap_index_ = kNotInHeap;  // guarded by the queue's lock
+  typename Atomics::template Atomic<bool> in_inbox_{false};
 };
 
 template <class Atomics>
@@ -210,7 +210,7 @@ class BasicTimerQueue {
 
   void Place(size_t at, const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     heap_[at] = entry;
-    entry.timer->heap_index_ = at;
+    entry.timer->heap_index_ = static_cast<uint32_t>(at);
   }
 
   void PublishNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

@@ -18,14 +18,13 @@ struct alignas(8) Runnable {
   uintptr_t next_waiter = 0;  // a Waiter's word; owned by the list that holds this
 };
 
-// What is left of a fiber that ended while it waited (hibernation): a record, typically inside a
-// session, that resumes on a fresh fiber. The run queue carries the record; a stack is taken only
-// when it is dequeued.
+// A fiber without a stack: one that is still to start, or ended while it waited (hibernation). A
+// record, typically inside a session, that goes on on a fresh stack. The run queue carries the
+// record; a stack is taken only when it is dequeued. It counts as a fiber from Spawn until a fiber
+// that it became returns.
 struct Continuation : Runnable {
-  // Runs on the fresh fiber. The continuation is then no longer queued anywhere.
+  // Runs on the fresh stack. The continuation is then no longer queued anywhere.
   void (*resume)(Continuation* self) = nullptr;
-  // The fiber it will be is among those counted against fiber_count_max already.
-  bool counted = false;
 };
 
 // One word: Fiber* or tagged Continuation*, or nothing. Slots, lists and run queues hold such

@@ -29,8 +29,6 @@ const char* ToString(EndReason reason) {
       return "drain";
     case EndReason::kStop:
       return "stop";
-    case EndReason::kLimitFibers:
-      return "limit_fibers";
   }
   return "?";
 }

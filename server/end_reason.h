@@ -22,9 +22,8 @@ enum class EndReason : uint8_t {
   kConnectFailed,     // it could not be connected to for another reason
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
-  kLimitFibers,       // no fiber for it
 };
-inline constexpr int kEndReasons = 13;
+inline constexpr int kEndReasons = 12;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

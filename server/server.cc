@@ -28,15 +28,6 @@ netpoll::ListenOptions ListenOptionsOf(const Config& config) {
   return options;
 }
 
-// A client that a fiber is wanted for; reset if there is none.
-struct Unserved {
-  explicit Unserved(Conn c) : client(std::move(c)) {}
-  Unserved(Unserved&&) = default;
-  ~Unserved() { client.Abort(); }
-
-  Conn client;
-};
-
 EndReason ConnectFailure(const IoResult& result) {
   if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
     return EndReason::kConnectTimeout;
@@ -50,13 +41,13 @@ EndReason ConnectFailure(const IoResult& result) {
 
 Server::Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
                int64_t descriptors)
-    : config_(config),
+    : SessionOwner({config.idle_timeout, config.half_close_timeout, config.reset_linger},
+                   config.buffer_memory, workers),
+      config_(config),
       max_conns_(max_conns),
       descriptors_(descriptors),
-      timeouts_{config.idle_timeout, config.half_close_timeout, config.reset_linger},
       platform_(platform),
       backends_(config.backends),
-      buffers_(config.buffer_memory, workers),
       list_(workers),
       changed_(platform.host->NewEvent()) {}
 
@@ -270,14 +261,11 @@ void Server::LeavePlace(bool echo) {
 void Server::StartSession(Conn client, const Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
-  auto run = [this, waiting = Unserved{std::move(client)}, echo = door.echo]() mutable {
-    RunSession(std::move(waiting.client), echo);
-  };
-  const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), std::move(run))
-                                   : sched::Spawn(std::move(run));
-  if (started) return;
-  list_.CountEnd(EndReason::kLimitFibers);
-  CountSessionOut(door.echo);
+  Session::Pointer session = Session::New(*this, std::move(client), door.echo);
+  const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), session->start())
+                                   : sched::Spawn(session->start());
+  PARKWAY_CHECK(started, sessions_.load());  // fiber_count_max has room for every client's halves
+  (void)session.release();                   // until Ended
 }
 
 int Server::NextWorker() {
@@ -286,28 +274,19 @@ int Server::NextWorker() {
 }
 
 // Both connections live where this fiber starts.
-void Server::RunSession(Conn client, bool echo) {
-  client.MoveToThisWorker();
-  auto* const session =
-      new Session(std::move(client), echo ? Conn() : Conn(*poller_), echo, buffers_, timeouts_);
-  list_.Add(session);
-  const auto run_half = [this](Session* s, int half) {
-    if (s->RunHalf(half)) FinishSession(s);
-  };
-  if (session->halves() == 1) return run_half(session, 0);
-  EndReason failure = ConnectBackend(*session);
-  if (failure == EndReason::kNone && !sched::Spawn([session, run_half] { run_half(session, 1); })) {
-    failure = EndReason::kLimitFibers;
-  }
-  if (failure == EndReason::kNone) return run_half(session, 0);
-  session->Refuse(failure);
-  FinishSession(session);
+void Server::Serve(Session& session) {
+  session.client().MoveToThisWorker(*poller_);
+  if (!session.is_echo()) session.backend() = Conn(*poller_);
+  list_.Add(&session);
+  const EndReason failure = session.is_echo() ? EndReason::kNone : ConnectBackend(session);
+  if (failure != EndReason::kNone) return session.Refuse(failure);
+  session.Run();
 }
 
-void Server::FinishSession(Session* session) {
-  const bool echo = session->halves() == 1;
-  list_.Remove(session);
-  delete session;
+void Server::Ended(Session& session) {
+  const bool echo = session.is_echo();
+  list_.Remove(&session);
+  Session::Pointer(&session).reset();
   CountSessionOut(echo);
 }
 

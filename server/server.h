@@ -44,7 +44,7 @@ struct Platform {
   };
 };
 
-class Server {
+class Server final : private SessionOwner {
  public:
   // Binds every listener, so that nothing serves if one of them cannot; starts the workers. Errors
   // name the flag and the value. Call on the main thread.
@@ -98,8 +98,8 @@ class Server {
   bool IsBuiltIn(bool echo) const { return echo && config_.embedded_backends; }
   void StartSession(netpoll::Conn client, const Door& door);
   int NextWorker();
-  void RunSession(netpoll::Conn client, bool echo);
-  void FinishSession(Session* session);
+  void Serve(Session& session) override;
+  void Ended(Session& session) override;
   void CountSessionOut(bool echo);
   EndReason ConnectBackend(Session& session);
   void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
@@ -112,12 +112,10 @@ class Server {
   const Config config_;
   const int64_t max_conns_;
   const int64_t descriptors_;
-  const SessionTimeouts timeouts_;
   const Platform platform_;
   std::vector<netpoll::Endpoint> backends_;
   std::unique_ptr<netpoll::Poller> poller_;
   std::vector<std::unique_ptr<Door>> doors_;
-  BufferPool buffers_;
   SessionList list_;
   const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
 

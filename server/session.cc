@@ -2,16 +2,17 @@
 #include "server/session.h"
 
 #include <algorithm>
-#include <cstring>
+#include <new>
 #include <utility>
 
+#include "sched/check.h"
 #include "sched/fibers.h"
+#include "sched/park.h"
+#include "server/relay.h"
 
 namespace parkway {
 
 using netpoll::Conn;
-using netpoll::IoResult;
-using netpoll::IoStatus;
 
 namespace {
 
@@ -20,157 +21,125 @@ constexpr sched::Duration kNoMore(-1);
 
 }  // namespace
 
-Session::Session(Conn client, Conn backend, bool echo, BufferPool& buffers,
-                 const SessionTimeouts& timeouts)
-    : client_(std::move(client)),
-      backend_(std::move(backend)),
-      half_{{&client_, echo ? &client_ : &backend_, {}, {}}, {&backend_, &client_, {}, {}}},
-      echo_(echo),
-      buffers_(buffers),
-      timeouts_(timeouts),
-      alive_(halves()),
-      connecting_(!echo) {}
+// --- The record.
 
-bool Session::RunHalf(int which) {
-  Half& half = half_[which];
+Session::Session(SessionOwner& owner, bool echo)
+    : owner_(owner), alive_(echo ? 1 : 2), connecting_(!echo), echo_(echo) {
+  static_assert(sizeof(Session) % alignof(Half) == 0);
+  for (int i = 0; i < halves(); ++i) new (&half(i)) Half(*this);
+  half(0).resume = &Start;
+}
+
+Session::Pointer Session::New(SessionOwner& owner, Conn client, bool echo) {
+  void* const memory = ::operator new(sizeof(Session) + (echo ? 1 : 2) * sizeof(Half));
+  Pointer session(new (memory) Session(owner, echo));
+  session->client() = std::move(client);
+  return session;
+}
+
+void Session::Deleter::operator()(Session* session) const {
+  for (int i = 0; i < session->halves(); ++i) session->half(i).~Half();
+  session->~Session();
+  ::operator delete(session);
+}
+
+// --- Its life.
+
+void Session::Start(sched::Continuation* half) {
+  Session& session = static_cast<Half*>(half)->session;
+  session.owner_.Serve(session);
+}
+
+// "Store connecting_, load ending_" here against "store ending_, load connecting_" in End: one of
+// them sees the other.
+bool Session::Connected() {
+  connecting_.store(false, std::memory_order_seq_cst);
+  return !ending();
+}
+
+void Session::Run() {
+  if (!echo_) {
+    half(1).resume = &RunNew;
+    const bool spawned = sched::Spawn(half(1));
+    PARKWAY_CHECK(spawned, 0);
+  }
+  RunNew(&half(0));
+}
+
+void Session::RunNew(sched::Continuation* continuation) {
+  Half& half = static_cast<Half&>(*continuation);
+  half.resume = &RunWoken;
   NoteActivity(half, sched::RoundTime());
-  half.reader.emplace(*half.source);
-  half.writer.emplace(*half.target);
-  LimitReading(*half.source);
-  Relay(half);
-  half.reader.reset();
-  half.writer.reset();
+  half.session.LimitReading(half.source);
+  Relay(half).Run();
+  half.session.Leave();
+}
+
+void Session::RunWoken(sched::Continuation* continuation) {
+  Half& half = static_cast<Half&>(*continuation);
+  Relay(half, netpoll::Hibernated()).Woken();
+  half.session.Leave();
+}
+
+void Session::Leave() {
   // Acquire and release: the last one out sees all the other half did.
-  if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
+  if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   SetReason(half_closed_.load(std::memory_order_relaxed));
   Close();
-  return true;
+  owner_.Ended(*this);
 }
 
-// --- One half.
+void Session::Refuse(EndReason reason) {
+  SetReason(reason);
+  for (int i = 0; i < halves(); ++i) half(i).source.Abort();
+  owner_.Ended(*this);
+}
 
-void Session::Relay(Half& half) {
-  for (;;) {
-    Step step = {half.reader->AwaitReadable(), /*reading=*/true};
-    if (step.result.ok()) {
-      // Before the read: who finds nothing unread any more finds this (NoteUnreadBytes).
-      NoteActivity(half, sched::RoundTime());
-      step = buffers_.HasRoom() ? Move(half) : MoveInPlace(half);
-    }
-    if (step.result.ok()) {
-      sched::ChargeOperation();
-      continue;
-    }
-    if (step.reading && step.result.status == IoStatus::kAgain) continue;
-    const bool timed_out = step.reading && step.result.status == IoStatus::kTimeout;
-    if (timed_out && KeepWaiting(*half.source, &Conn::SetReadDeadline)) continue;
-    return HalfEnded(half, step);
+void Session::End(EndReason reason) {
+  SetReason(reason);
+  const Ending how = reason == EndReason::kStop ? Ending::kAtOnce : Ending::kLingering;
+  Ending before = Ending::kNo;
+  while (!ending_.compare_exchange_strong(before, how, std::memory_order_seq_cst)) {
+    if (before >= how) return;  // its halves know
+  }
+  if (connecting_.load(std::memory_order_seq_cst)) return backend().Close();
+  for (int i = 0; i < halves(); ++i) {
+    half(i).source.SetReadDeadline(sched::kLongAgo);
+    half(i).source.SetWriteDeadline(sched::kLongAgo);
   }
 }
 
-// No park between the read and the end of the write or the copy into a lease: the scratch buffer
-// belongs to the worker.
-Session::Step Session::Move(Half& half) {
-  const std::span<std::byte> scratch = buffers_.Scratch();
-  const IoResult read = half.reader->TryRead(scratch);
-  if (!read.ok()) return {read, /*reading=*/true};
-  const IoResult sent = Send(half, scratch.first(read.bytes));
-  if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
-  if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
-  return {SendRest(half, scratch.subspan(sent.bytes, read.bytes - sent.bytes)), /*reading=*/false};
+void Session::Close() {
+  for (int i = 0; i < halves(); ++i) half(i).source.Close();
 }
 
-// While the buffer pool is used up. What the target does not take at once stays with the source's
-// kernel, which costs a system call more per turn and no memory. Waiting for a buffer before
-// reading would let slow receivers stop everybody, and two halves of one session, through a backend
-// that answers as it reads, each other.
-Session::Step Session::MoveInPlace(Half& half) {
-  const std::span<std::byte> scratch = buffers_.Scratch();
-  const IoResult seen = half.reader->TryPeek(scratch);
-  if (!seen.ok()) return {seen, /*reading=*/true};
-  const IoResult sent = Send(half, scratch.first(seen.bytes));
-  if (sent.status == IoStatus::kAgain) return {AwaitTarget(half), /*reading=*/false};
-  if (!sent.ok()) return {sent, /*reading=*/false};
-  TargetIsWritable(half);
+void Session::SetReason(EndReason reason) {
+  EndReason none = EndReason::kNone;
+  (void)reason_.compare_exchange_strong(none, reason, std::memory_order_relaxed);
+}
+
+// From here on half_close_timeout holds. Before the target is told, whose answer is not the first.
+void Session::NoteHalfClosed(Half& half) {
   NoteActivity(half, sched::RoundTime());
-  return {half.reader->TryRead(scratch.first(sent.bytes)), /*reading=*/true};
-}
-
-// --- Writing.
-
-// What the target takes now, or kAgain. Whether it is waited for is for AwaitTarget to say.
-IoResult Session::Send(Half& half, std::span<const std::byte> data) {
-  for (;;) {
-    const IoResult sent = half.writer->TryWrite(data);
-    if (sent.status != IoStatus::kTimeout) return sent;
-    half.target->SetWriteDeadline(sched::kNever);
-  }
-}
-
-// The target takes no more for now: from here on the fiber parks, so the bytes need a place of
-// their own.
-[[gnu::noinline]] IoResult Session::SendRest(Half& half, std::span<const std::byte> rest) {
-  const BufferPool::Lease lease = buffers_.Take();
-  std::memcpy(lease.bytes().data(), rest.data(), rest.size());
-  rest = lease.bytes().first(rest.size());
-  for (;;) {
-    const IoResult sent = Send(half, rest);
-    if (sent.status == IoStatus::kAgain) {
-      if (const IoResult waited = AwaitTarget(half); !waited.ok()) return waited;
-      continue;
-    }
-    if (!sent.ok()) return sent;
-    NoteActivity(half, sched::RoundTime());
-    rest = rest.subspan(sent.bytes);
-    if (!rest.empty()) continue;
-    TargetIsWritable(half);
-    return sent;
-  }
-}
-
-// Blocks until the target may take more; kTimeout when the session's patience with it is over.
-IoResult Session::AwaitTarget(Half& half) {
-  if (!echo_) half.target->AlsoWakeFor(*half.source);
-  for (;;) {
-    if (half.give_up == sched::kNever && SourceBroke(half)) {
-      SetReason(ResetBy(*half.source));
-      half.give_up = LingerFromNow();
-    }
-    const int64_t left = half.target->unsent_bytes();
-    if (left >= 0 && left < half.unsent.load(std::memory_order_seq_cst)) {
-      NoteActivity(half, sched::RoundTime());  // as NoteTakenBytes would, later
-    }
-    half.unsent.store(left, std::memory_order_seq_cst);
-    if (!KeepWriting(half)) return {.status = IoStatus::kTimeout};
-    const IoResult waited = half.writer->AwaitWritable();
-    if (waited.status != IoStatus::kTimeout) return waited;
-  }
-}
-
-void Session::TargetIsWritable(Half& half) {
-  if (half.unsent.load(std::memory_order_seq_cst) == 0) return;  // it has not been waited for
-  half.target->SetWriteDeadline(sched::kNever);
-  half.unsent.store(0, std::memory_order_seq_cst);
-}
-
-bool Session::KeepWriting(Half& half) {
-  if (half.give_up == sched::kNever) return KeepWaiting(*half.target, &Conn::SetWriteDeadline);
-  half.target->SetWriteDeadline(half.give_up);
-  return half.give_up > sched::Now() && !ending();
+  EndReason none = EndReason::kNone;
+  const bool by_client = &half.source == &client();
+  (void)half_closed_.compare_exchange_strong(
+      none, by_client ? EndReason::kClientFin : EndReason::kUpstreamFin, std::memory_order_seq_cst);
 }
 
 // --- Timeouts.
 
 bool Session::HalfCloseLimits() const {
   if (half_closed_.load(std::memory_order_seq_cst) == EndReason::kNone) return false;
-  if (timeouts_.half_close == sched::Duration(0)) return false;
-  return timeouts_.idle == sched::Duration(0) || timeouts_.half_close <= timeouts_.idle;
+  if (owner_.timeouts.half_close == sched::Duration(0)) return false;
+  return owner_.timeouts.idle == sched::Duration(0) ||
+         owner_.timeouts.half_close <= owner_.timeouts.idle;
 }
 
 // How long both directions may be silent, 0 without limit.
 sched::Duration Session::Limit() const {
   if (ending()) return kNoMore;
-  return HalfCloseLimits() ? timeouts_.half_close : timeouts_.idle;
+  return HalfCloseLimits() ? owner_.timeouts.half_close : owner_.timeouts.idle;
 }
 
 // Gives the source's reader the whole limit, from now on.
@@ -216,8 +185,9 @@ void Session::NoteActivity(Half& half, sched::Deadline at) {
 }
 
 sched::Deadline Session::LastActivity() const {
-  return sched::FromNs(std::max(half_[0].last_activity.load(std::memory_order_relaxed),
-                                half_[1].last_activity.load(std::memory_order_relaxed)));
+  int64_t last = half(0).last_activity.load(std::memory_order_relaxed);
+  if (!echo_) last = std::max(last, half(1).last_activity.load(std::memory_order_relaxed));
+  return sched::FromNs(last);
 }
 
 // A send queue that a half is blocked at and that has become shorter since the last look is
@@ -225,13 +195,14 @@ sched::Deadline Session::LastActivity() const {
 // take longer for than the limit.
 void Session::NoteTakenBytes(sched::Deadline now) {
   for (int i = 0; i < halves(); ++i) {
+    Half& it = half(i);
     // Who finds the other half's newer look here finds its last_activity too (acquire, release).
-    const int64_t before = half_[i].unsent.load(std::memory_order_seq_cst);
+    const int32_t before = it.unsent.load(std::memory_order_seq_cst);
     if (before == 0) continue;
-    const int64_t left = half_[i].target->unsent_bytes();
+    const int32_t left = Target(it).unsent_bytes();
     if (left < 0 || left >= before) continue;
-    NoteActivity(half_[i], now);
-    half_[i].unsent.store(left, std::memory_order_seq_cst);
+    NoteActivity(it, now);
+    it.unsent.store(left, std::memory_order_seq_cst);
   }
 }
 
@@ -241,11 +212,11 @@ void Session::NoteTakenBytes(sched::Deadline now) {
 // read before the look here and the caller's load after it.
 void Session::NoteUnreadBytes(sched::Deadline now) {
   for (int i = 0; i < halves(); ++i) {
-    Half& half = half_[i];
-    if (half.unsent.load(std::memory_order_seq_cst) != 0) continue;
-    if (half.target_broke.load(std::memory_order_seq_cst)) continue;  // it reads no more
-    if (half.source->unread_bytes() <= 0) continue;
-    NoteActivity(half, now);
+    Half& it = half(i);
+    if (it.unsent.load(std::memory_order_seq_cst) != 0) continue;
+    if (it.target_broke.load(std::memory_order_seq_cst)) continue;  // it reads no more
+    if (it.source.unread_bytes() <= 0) continue;
+    NoteActivity(it, now);
   }
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One client's session: a record with the two connections and two halves, one per direction, each
-// relayed by a fiber of its own.
+// One client's session: a record with a half for each direction, which a fiber relays (relay.h).
+//
+// A half that is silent, with nothing buffered, has no fiber: it hibernates, and its record, which
+// is a continuation, lies in the poller's slot until something comes or ends it. So an idle session
+// costs its record and what the poller knows of its descriptors, and no stack.
 //
 // docs/endings.md has the table of how a session ends: reason, what is on its way, what each peer
 // sees. Here, what a half does, by what it meets:
@@ -27,18 +30,18 @@
 #define PARKWAY_SERVER_SESSION_H_
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <optional>
-#include <span>
+#include <memory>
 
 #include "netpoll/conn.h"
-#include "netpoll/io_result.h"
 #include "sched/clock.h"
+#include "sched/waiter.h"
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
 
 namespace parkway {
+
+class Session;
 
 // Spans, 0 for none.
 struct SessionTimeouts {
@@ -47,26 +50,71 @@ struct SessionTimeouts {
   sched::Duration reset_linger;
 };
 
+// What sessions have in common, and who serves them. Outlives them.
+class SessionOwner {
+ public:
+  SessionOwner(const SessionTimeouts& timeouts_in, size_t buffer_memory, int workers)
+      : timeouts(timeouts_in), buffers(buffer_memory, workers) {}
+
+  // The first thing on the session's first fiber: opens it, and ends with session.Run() or
+  // session.Refuse().
+  virtual void Serve(Session& session) = 0;
+  // The last half has left, and both connections are closed: the record is the owner's again.
+  virtual void Ended(Session& session) = 0;
+
+  const SessionTimeouts timeouts;
+  BufferPool buffers;
+
+ protected:
+  ~SessionOwner() = default;
+};
+
 class Session {
  public:
-  // An echo session: the client is its own target. Otherwise `backend` is still to be connected.
-  Session(netpoll::Conn client, netpoll::Conn backend, bool echo, BufferPool& buffers,
-          const SessionTimeouts& timeouts);
+  // One direction: what `source` sends. While a fiber runs it, a Relay has its reader and writer.
+  struct Half : sched::Continuation {
+    explicit Half(Session& session_in) : session(session_in) {}
+
+    Session& session;
+    netpoll::Conn source;
+    // When bytes last moved, in nanoseconds; stored and loaded by both halves. Relaxed: a late look
+    // only delays a timeout, and where it must not be late something else orders it
+    // (NoteUnreadBytes, NoteTakenBytes).
+    std::atomic<int64_t> last_activity{0};
+    // Bytes in the target's send queue when this half was last seen blocked there, else 0.
+    std::atomic<int32_t> unsent{0};
+    // A FIN was sent to the target.
+    std::atomic<bool> finished{false};
+    // A write told this half that the target broke; the other half, which reads there, may not be.
+    std::atomic<bool> target_broke{false};
+    // The session's end reset the source, of which bytes were unread.
+    std::atomic<bool> source_had_more{false};
+  };
+
+  struct Deleter {
+    void operator()(Session* session) const;
+  };
+  using Pointer = std::unique_ptr<Session, Deleter>;
+
+  // An echo session has one half, and the client is its own target.
+  static Pointer New(SessionOwner& owner, netpoll::Conn client, bool echo);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  netpoll::Conn& client() { return client_; }
-  netpoll::Conn& backend() { return backend_; }
+  bool is_echo() const { return echo_; }
+  netpoll::Conn& client() { return half(0).source; }
+  // Not of an echo session. Closed, until the owner makes it one.
+  netpoll::Conn& backend() { return half(1).source; }
 
-  // Relays one half until it ends: 0 is what the client sends, 1 what the backend sends. True for
-  // the last half to leave: the caller then frees the record. Fiber only; the frame below should
-  // hold nothing.
-  [[nodiscard]] bool RunHalf(int which);
-  int halves() const { return echo_ ? 1 : 2; }
-
+  // What starts it, by sched::Spawn or SpawnOn. REQUIRES of the scheduler: fiber_count_max has room
+  // for both halves.
+  sched::Continuation& start() { return half(0); }
   // The backend is connected and the halves may run. False: End() came first.
   [[nodiscard]] bool Connected();
-  // Instead of its halves: resets the client.
+  // Runs the halves until they end or hibernate: the client's on the calling fiber, whose frames
+  // above should hold nothing.
+  void Run();
+  // Instead of that: resets the client and ends.
   void Refuse(EndReason reason);
 
   // Tells the halves to end it in order, or ends the connect. kStop: without waiting for anything,
@@ -77,85 +125,45 @@ class Session {
   // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;
   Session* next = nullptr;
-  int list = 0;
+  int16_t list = 0;
 
  private:
-  struct Half {
-    netpoll::Conn* source;
-    netpoll::Conn* target;
-    // From its start to its end: nobody else reads the source or writes the target.
-    std::optional<netpoll::Conn::Reader> reader;
-    std::optional<netpoll::Conn::Writer> writer;
-    // A FIN was sent to the target.
-    std::atomic<bool> finished{false};
-    // A write told this half that the target broke; the other half, which reads there, may not be.
-    std::atomic<bool> target_broke{false};
-    // When bytes last moved, in nanoseconds; stored and loaded by both halves. Relaxed: a late look
-    // only delays a timeout, and where it must not be late something else orders it
-    // (NoteUnreadBytes, NoteTakenBytes).
-    std::atomic<int64_t> last_activity{0};
-    // Bytes in the target's send queue when this half was last seen blocked there, else 0.
-    std::atomic<int64_t> unsent{0};
-    // The session's end reset the source, of which bytes were unread.
-    std::atomic<bool> source_had_more{false};
-    // The source broke while the target was blocked: until when the target may take the rest.
-    sched::Deadline give_up = sched::kNever;
-  };
-
-  // What a half met: the result of reading its source, or of writing its target what it has read
-  // or seen there.
-  struct Step {
-    netpoll::IoResult result;
-    bool reading;
-  };
-
+  friend class Relay;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  void Relay(Half& half);
-  Step Move(Half& half);
-  Step MoveInPlace(Half& half);
-  netpoll::IoResult Send(Half& half, std::span<const std::byte> data);
-  netpoll::IoResult SendRest(Half& half, std::span<const std::byte> rest);
-  netpoll::IoResult AwaitTarget(Half& half);
-  void TargetIsWritable(Half& half);
-  bool KeepWriting(Half& half);
-  bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
+  Session(SessionOwner& owner, bool echo);
+  ~Session() = default;
+
+  static void Start(sched::Continuation* half);
+  static void RunNew(sched::Continuation* half);
+  static void RunWoken(sched::Continuation* half);
+  void Leave();
+
+  // The halves lie behind the record.
+  Half& half(int which) { return *(reinterpret_cast<Half*>(this + 1) + which); }
+  const Half& half(int which) const { return *(reinterpret_cast<const Half*>(this + 1) + which); }
+  int halves() const { return echo_ ? 1 : 2; }
+  Half& Other(const Half& it) { return half(&it == &half(0) ? halves() - 1 : 0); }
+  netpoll::Conn& Target(const Half& it) { return Other(it).source; }
+
   bool Expired(sched::Duration limit, sched::Deadline* next);
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
   static void NoteActivity(Half& half, sched::Deadline at);
+  bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
   void LimitReading(netpoll::Conn& source);
   bool HalfCloseLimits() const;
   sched::Duration Limit() const;
   sched::Deadline LastActivity() const;
 
-  // session_end.cc
-  void HalfEnded(Half& half, const Step& step);
-  void Finish(Half& half);
-  void CutOff(Half& half, bool holds_bytes);
-  bool HandedAllOn(Half& half);
-  void DropInput(Half& half, sched::Deadline until);
-  bool AwaitInput(Half& half, sched::Deadline until);
-  void PassResetOn(netpoll::Conn& target, sched::Deadline until);
-  sched::Deadline LingerFromNow() const;
   void Close();
   void SetReason(EndReason reason);
-  EndReason ResetBy(const netpoll::Conn& broken) const;
   void NoteHalfClosed(Half& half);
-  void LimitTheOtherHalf(Half& half);
-  const Half& Other(const Half& half) const { return half_[&half == &half_[0] ? 1 : 0]; }
   bool ending() const { return ending_.load(std::memory_order_seq_cst) != Ending::kNo; }
   bool stopping() const { return ending_.load(std::memory_order_seq_cst) == Ending::kAtOnce; }
-  bool SourceBroke(const Half& half) const;
-  bool EndedByReset(const Half& half) const;
 
-  netpoll::Conn client_;
-  netpoll::Conn backend_;
-  Half half_[2];
-  const bool echo_;
-  BufferPool& buffers_;
-  const SessionTimeouts& timeouts_;
-  std::atomic<int> alive_;
+  SessionOwner& owner_;
+  std::atomic<int> alive_;  // halves that have not left
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
   std::atomic<EndReason> half_closed_{EndReason::kNone};
@@ -164,6 +172,7 @@ class Session {
   // here afterwards (Limit).
   std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
+  const bool echo_;
 };
 
 }  // namespace parkway

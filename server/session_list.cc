@@ -14,7 +14,7 @@ SessionList::~SessionList() {
 }
 
 void SessionList::Add(Session* session) {
-  session->list = sched::CurrentWorkerIndex();
+  session->list = static_cast<int16_t>(sched::CurrentWorkerIndex());
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   session->next = shard.first;
@@ -23,7 +23,7 @@ void SessionList::Add(Session* session) {
 }
 
 void SessionList::Remove(Session* session) {
-  CountEnd(session->reason());
+  ended_[static_cast<int>(session->reason())].fetch_add(1, std::memory_order_relaxed);
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   if (session->next != nullptr) session->next->previous = session->previous;

@@ -26,10 +26,6 @@ class SessionList {
   void Add(Session* session);
   // Before it is freed; counts how it ended.
   void Remove(Session* session);
-  // For one that ended before it was a session.
-  void CountEnd(EndReason reason) {
-    ended_[static_cast<int>(reason)].fetch_add(1, std::memory_order_relaxed);
-  }
 
   // Tells every session to end. Worker only; never parks.
   void EndAll(EndReason reason);

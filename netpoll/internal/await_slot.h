@@ -5,7 +5,18 @@
 #ifndef PARKWAY_NETPOLL_INTERNAL_AWAIT_SLOT_H_
 #define PARKWAY_NETPOLL_INTERNAL_AWAIT_SLOT_H_
 
+#include <optional>
+
 namespace netpoll::internal {
+
+// What a wait came to that was parked; the first act of whoever was woken. Nothing: a deadline
+// fired and was moved since, so wait again. `check` as below.
+template <class Slot, class Check>
+auto EndParkedWait(Slot& slot, Check check) -> std::optional<decltype(check())> {
+  if (slot.EndWait()) return decltype(check()){};
+  if (const auto state = check(); !state.ok()) return state;
+  return std::nullopt;
+}
 
 // Waits on `slot` until it is ready, a hint, or `check()` returns a state that is not ok(): closed
 // or expired. `check` must read with seq_cst what its writers publish before they Cancel. `park()`
@@ -20,9 +31,7 @@ auto AwaitSlot(Slot& slot, Check check, Park park) -> decltype(check()) {
       return slot.EndWait() ? decltype(check()){} : state;
     }
     park();
-    if (slot.EndWait()) return {};
-    // Not ready: closed, expired, or a deadline that fired and was moved since. Then wait again.
-    if (const auto state = check(); !state.ok()) return state;
+    if (const auto result = EndParkedWait(slot, check)) return *result;
   }
 }
 

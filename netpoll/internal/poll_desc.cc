@@ -6,7 +6,11 @@
 namespace netpoll::internal {
 namespace {
 
+constexpr uint32_t kWakesBoth = EPOLLHUP | EPOLLERR;
+constexpr uint32_t kSticky = EPOLLRDHUP | EPOLLPRI | kWakesBoth;
+
 uint32_t StickyBits(uint32_t events) {
+  if ((events & kSticky) == 0) return 0;  // the usual case
   uint32_t bits = 0;
   if ((events & EPOLLRDHUP) != 0) bits |= kReadClosed;
   if ((events & EPOLLHUP) != 0) bits |= kHangUp;
@@ -24,8 +28,7 @@ void Notify(PollSlot& slot, sched::WaiterList& ready) {
 
 void PollDesc::OnEvent(uint32_t generation, uint32_t events, sched::WaiterList& ready) {
   if (!SetBits(generation, StickyBits(events))) return;
-  constexpr uint32_t kWakesBoth = EPOLLHUP | EPOLLERR;
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLPRI | kWakesBoth)) != 0) {
+  if ((events & (EPOLLIN | kSticky)) != 0) {
     Notify(slot(Direction::kRead), ready);
   }
   if ((events & (EPOLLOUT | kWakesBoth)) != 0) Notify(slot(Direction::kWrite), ready);
@@ -49,7 +52,6 @@ void PollDesc::Renew() {
   // A new generation: events of the old descriptor that are still on their way are stale from here.
   const uint64_t next = (info_.load(std::memory_order_seq_cst) >> 32) + 1;
   info_.store(next << 32, std::memory_order_seq_cst);
-  registered.store(false, std::memory_order_relaxed);
 }
 
 void PollDesc::Recycle() {

@@ -24,25 +24,23 @@ namespace netpoll::internal {
 
 class PollShard;
 
-// Sticky bits: once epoll reported one, it holds until the descriptor is closed.
+// Sticky bits: once one is set, it holds until the descriptor is closed.
 enum EventBits : uint32_t {
   kReadClosed = 1 << 0,  // RDHUP: the peer sent FIN
   kHangUp = 1 << 1,      // HUP: both directions are over
   kBroken = 1 << 2,      // ERR
   kUrgent = 1 << 3,      // PRI: an urgent mark was seen
+  kRegistered = 1 << 4,  // epoll knows the descriptor
 };
 
 class alignas(64) PollDesc {
  public:
-  PollDesc(PollShard& shard_in, uint32_t index_in)
-      : shard(shard_in),
-        index(index_in),
-        deadlines_{DirectionDeadline(slots_[0]), DirectionDeadline(slots_[1])} {}
+  PollDesc(PollShard& shard_in, uint32_t index_in) : shard(shard_in), index(index_in) {}
   PollDesc(const PollDesc&) = delete;
   PollDesc& operator=(const PollDesc&) = delete;
 
-  PollSlot& slot(Direction d) { return slots_[static_cast<int>(d)]; }
-  auto& deadline(Direction d) { return deadlines_[static_cast<int>(d)]; }
+  PollSlot& slot(Direction d) { return side(d).slot; }
+  auto& deadline(Direction d) { return side(d); }
 
   uint32_t generation() const {
     return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst) >> 32);
@@ -75,29 +73,32 @@ class alignas(64) PollDesc {
     if (waiter != 0) sched::Ready(sched::Waiter::FromWord(waiter));
   }
 
+  // By a user of this use, after epoll was told of it.
+  void NoteRegistered() { info_.fetch_or(kRegistered, std::memory_order_seq_cst); }
+
   PollShard& shard;
   const uint32_t index;  // in the shard's pool
-  // Whether epoll knows the descriptor of this use.
-  std::atomic<bool> registered{false};
-  PollDesc* next_free = nullptr;  // guarded by the pool's lock
+
+  static constexpr uint32_t kNone = UINT32_MAX;
+  uint32_t next_free = kNone;  // an index, guarded by the pool's lock
 
  private:
-  class DirectionDeadline final : public BasicDeadlineTimer<sched::StdAtomics> {
-   public:
-    explicit DirectionDeadline(PollSlot& slot) : slot_(slot) {}
+  // One direction: its slot and the deadline of who waits there.
+  struct Side final : BasicDeadlineTimer<sched::StdAtomics> {
+    void Expired() override { Wake(slot.Cancel()); }
 
-   private:
-    void Expired() override { Wake(slot_.Cancel()); }
-    PollSlot& slot_;
+    PollSlot slot;
   };
 
+  Side& side(Direction d) { return sides_[static_cast<int>(d)]; }
   bool SetBits(uint32_t generation, uint32_t bits);
 
-  PollSlot slots_[2];                              // rg and wg
   std::atomic<uint64_t> info_{uint64_t{1} << 32};  // {generation, EventBits}
   std::atomic<PollDesc*> dependent_{nullptr};
-  DirectionDeadline deadlines_[2];
+  Side sides_[2];  // Go's rg and wg, with their timers
 };
+static_assert(sizeof(PollDesc) <=
+              128);  // two cache lines; a million idle connections have two each
 
 }  // namespace netpoll::internal
 

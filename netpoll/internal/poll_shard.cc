@@ -108,7 +108,7 @@ int PollShard::Register(PollDesc& desc, int fd) {
   const int added = kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event);
   // The other direction's waiter may have been first.
   if (added < 0 && added != -EEXIST) return -added;
-  desc.registered.store(true, std::memory_order_release);
+  desc.NoteRegistered();
   return 0;
 }
 
@@ -119,8 +119,8 @@ PollDesc* PollShard::Find(uint32_t desc_index) {
 
 PollDesc* PollShard::Take() {
   sched::MutexLock lock(mu_);
-  if (free_ == nullptr && !Grow()) return nullptr;
-  PollDesc* const desc = free_;
+  if (free_ == PollDesc::kNone && !Grow()) return nullptr;
+  PollDesc* const desc = Find(free_);
   free_ = desc->next_free;
   in_use_.fetch_add(1, std::memory_order_relaxed);
   return desc;
@@ -130,7 +130,7 @@ void PollShard::Give(PollDesc* desc) {
   desc->Recycle();
   sched::MutexLock lock(mu_);
   desc->next_free = free_;
-  free_ = desc;
+  free_ = desc->index;
   in_use_.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -142,7 +142,7 @@ bool PollShard::Grow() {
     auto* const desc =
         new (descs + i) PollDesc(*this, static_cast<uint32_t>(chunk_count_ * kChunk + i));
     desc->next_free = free_;
-    free_ = desc;
+    free_ = desc->index;
   }
   chunks_[chunk_count_++].store(descs, std::memory_order_release);
   return true;

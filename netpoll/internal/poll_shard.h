@@ -48,6 +48,8 @@ class PollShard final : public sched::EventSource {
   // already. Returns 0 or an errno (ENOSPC, ENOMEM). Any thread that uses `desc`.
   int Register(PollDesc& desc, int fd);
 
+  const Kernel& kernel() const { return kernel_; }
+
   // PollDescs in use; for leak checks and statistics.
   int64_t in_use() const { return in_use_.load(std::memory_order_relaxed); }
 
@@ -75,7 +77,7 @@ class PollShard final : public sched::EventSource {
   std::array<std::atomic<PollDesc*>, kChunksMax> chunks_{};
   sched::Mutex mu_;
   size_t chunk_count_ ABSL_GUARDED_BY(mu_) = 0;
-  PollDesc* free_ ABSL_GUARDED_BY(mu_) = nullptr;
+  uint32_t free_ ABSL_GUARDED_BY(mu_) = PollDesc::kNone;
   std::atomic<int64_t> in_use_{0};
 };
 

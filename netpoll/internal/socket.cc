@@ -13,14 +13,14 @@ namespace {
 
 // On the worker's stack. The slot is type-stable; its waiter, once published, may be running
 // elsewhere.
-bool CommitWait(sched::Fiber* self, void* slot) {
-  return static_cast<PollSlot*>(slot)->Commit(sched::Waiter(self).word());
+template <class Waiting>
+bool CommitWait(Waiting* waiting, void* slot) {
+  return static_cast<PollSlot*>(slot)->Commit(sched::Waiter(waiting).word());
 }
 
 }  // namespace
 
-Socket::Socket(Poller& poller, int fd)
-    : fd_(fd), desc_(poller.current_shard().Take()), poller_(&poller), kernel_(&poller.kernel()) {
+Socket::Socket(Poller& poller, int fd) : fd_(fd), desc_(poller.current_shard().Take()) {
   PARKWAY_CHECK(desc_ != nullptr, fd);  // more than any process can have open
 }
 
@@ -34,59 +34,60 @@ void Socket::MoveFrom(Socket& other) {
   gate_.Recycle();
   fd_ = std::exchange(other.fd_, -1);
   desc_ = std::exchange(other.desc_, nullptr);
-  poller_ = other.poller_;
-  kernel_ = other.kernel_;
 }
 
-void Socket::MoveToThisWorker() {
+void Socket::MoveToThisWorker(Poller& poller) {
   PARKWAY_CHECK(gate_.unused() && !closed(), fd_);
-  PARKWAY_CHECK(!desc_->registered.load(std::memory_order_relaxed), fd_);  // epoll names desc_
-  PollShard& here = poller_->current_shard();
+  PARKWAY_CHECK((desc_->event_bits() & kRegistered) == 0, fd_);  // epoll names desc_
+  PollShard& here = poller.current_shard();
   if (&here == &desc_->shard) return;
   desc_->shard.Give(desc_);
   desc_ = here.Take();
   PARKWAY_CHECK(desc_ != nullptr, fd_);
 }
 
-Socket::Hold::Hold(Socket& socket, Direction direction) : socket_(socket), direction_(direction) {
-  if (socket_.desc_ == nullptr) return;
+Socket::Hold::Hold(Socket& socket, Direction direction) : direction_(direction) {
+  if (socket.desc_ == nullptr) return;
   for (;;) {
-    switch (socket_.gate_.Lock(direction_)) {
+    switch (socket.gate_.Lock(direction_)) {
       case FdGate::Entry::kEntered:
-        held_ = true;
+        socket_ = &socket;
         return;
       case FdGate::Entry::kClosed:
         return;
       case FdGate::Entry::kBusy:
-        socket_.WaitForGate(direction_);
+        socket.WaitForGate(direction_);
         break;
     }
   }
 }
 
 Socket::Hold::~Hold() {
-  if (!held_) return;
-  const FdGate::Leave leave = socket_.gate_.Unlock(direction_);
-  if (leave.wake_readers || leave.wake_writers) socket_.WakeGate(leave);
-  if (leave.last) socket_.Free();
-}
-
-IoResult Socket::Check(Direction direction) const {
-  if (gate_.closed()) return {.status = IoStatus::kClosed};
-  if (desc_->deadline(direction).expired()) return {.status = IoStatus::kTimeout};
-  return {};
-}
-
-int Socket::Register() {
-  if (desc_->registered.load(std::memory_order_acquire)) return 0;
-  return desc_->shard.Register(*desc_, fd_);
+  if (socket_ == nullptr) return;
+  const FdGate::Leave leave = socket_->gate_.Unlock(direction_);
+  if (leave.wake_readers || leave.wake_writers) socket_->WakeGate(leave);
+  if (leave.last) socket_->Free();
 }
 
 IoResult Socket::Await(Direction direction, sched::WaitReason why) {
   if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
   PollSlot& slot = desc_->slot(direction);
   return AwaitSlot(
-      slot, [&] { return Check(direction); }, [&] { sched::Park(why, &CommitWait, &slot); });
+      slot, [&] { return Check(direction); },
+      [&] { sched::Park(why, &CommitWait<sched::Fiber>, &slot); });
+}
+
+IoResult Socket::AwaitOr(Direction direction, sched::Continuation& hibernate) {
+  if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
+  PollSlot& slot = desc_->slot(direction);
+  return AwaitSlot(
+      slot, [&] { return Check(direction); },
+      [&] { sched::Hibernate(&hibernate, &CommitWait<sched::Continuation>, &slot); });
+}
+
+IoResult Socket::Woken(Direction direction) {
+  const auto result = EndParkedWait(desc_->slot(direction), [&] { return Check(direction); });
+  return result ? *result : IoResult{.status = IoStatus::kAgain};
 }
 
 void Socket::SetDeadline(Direction direction, sched::Deadline when) {
@@ -101,7 +102,7 @@ void Socket::SetDeadline(Direction direction, sched::Deadline when) {
 
 void Socket::Adopt(int fd) {
   if (fd_ >= 0) {
-    kernel_->Close(fd_);
+    kernel().Close(fd_);
     desc_->Renew();
   }
   fd_ = fd;
@@ -110,7 +111,7 @@ void Socket::Adopt(int fd) {
 void Socket::Abort() {
   Use([this] {
     const linger now = {.l_onoff = 1, .l_linger = 0};
-    if (fd_ >= 0) (void)kernel_->SetSockOpt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    if (fd_ >= 0) (void)kernel().SetSockOpt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   });
   Close();
 }
@@ -128,7 +129,7 @@ void Socket::Close() {
 // The last user is here, and nobody can enter.
 void Socket::Free() {
   // desc_ stays, as others may still ask closed(); the gate lets nobody use it.
-  if (fd_ >= 0) kernel_->Close(fd_);
+  if (fd_ >= 0) kernel().Close(fd_);
   desc_->shard.Give(desc_);
 }
 

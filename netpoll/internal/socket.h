@@ -8,14 +8,23 @@
 
 #include "netpoll/internal/fd_gate.h"
 #include "netpoll/internal/poll_desc.h"
+#include "netpoll/internal/poll_shard.h"
 #include "netpoll/io_result.h"
 #include "netpoll/kernel.h"
 #include "sched/clock.h"
 #include "sched/park.h"
+#include "sched/waiter.h"
 
 namespace netpoll {
 class Poller;
 }
+
+namespace netpoll {
+
+// For what goes on after the fiber that began it hibernated.
+struct Hibernated {};
+
+}  // namespace netpoll
 
 namespace netpoll::internal {
 
@@ -40,25 +49,39 @@ class Socket {
   class Hold {
    public:
     Hold(Socket& socket, Direction direction);
+    // Goes on with one that was never destroyed, because the fiber it was on hibernated.
+    Hold(Socket& socket, Direction direction, Hibernated)
+        : socket_(&socket), direction_(direction) {}
     ~Hold();
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
-    explicit operator bool() const { return held_; }
+    explicit operator bool() const { return socket_ != nullptr; }
 
    private:
-    Socket& socket_;
+    Socket* socket_ = nullptr;  // that is held
     const Direction direction_;
-    bool held_ = false;
   };
 
   // Parks until the direction is ready (a hint), its deadline passes (kTimeout) or somebody closes
   // (kClosed). The caller holds the direction and has just been refused by the kernel.
   IoResult Await(Direction direction, sched::WaitReason why);
+  // As Await, but where that would park the fiber hibernates. The first act of `continuation` is
+  // Woken.
+  IoResult AwaitOr(Direction direction, sched::Continuation& hibernate);
+  // How a wait ended for which the fiber hibernated; kAgain: wait again.
+  IoResult Woken(Direction direction);
   // Without waiting: kTimeout, kClosed or ok.
-  IoResult Check(Direction direction) const;
+  IoResult Check(Direction direction) const {
+    if (gate_.closed()) return {.status = IoStatus::kClosed};
+    if (desc_->deadline(direction).expired()) return {.status = IoStatus::kTimeout};
+    return {};
+  }
   // Makes epoll watch the descriptor, once in its life. Await does so; earlier only who wants the
   // sticky bits of a connection that never waits. 0 or an errno.
-  int Register();
+  int Register() {
+    if ((desc_->event_bits() & kRegistered) != 0) return 0;
+    return desc_->shard.Register(*desc_, fd_);
+  }
   // T1, directly before a system call in that direction.
   void ResetReadiness(Direction direction) { desc_->slot(direction).Reset(); }
 
@@ -86,13 +109,13 @@ class Socket {
   void Adopt(int fd);
 
   // Moves to the calling worker's shard. REQUIRES: nobody uses it, and nobody has waited in it yet.
-  void MoveToThisWorker();
+  void MoveToThisWorker(Poller& poller);
 
   bool closed() const { return desc_ == nullptr || gate_.closed(); }
   int fd() const { return fd_; }
   PollDesc* desc() const { return desc_; }
-  Poller* poller() const { return poller_; }
-  const Kernel& kernel() const { return *kernel_; }
+  // REQUIRES: made with a poller, not moved from.
+  const Kernel& kernel() const { return desc_->shard.kernel(); }
 
  private:
   void MoveFrom(Socket& other);
@@ -103,8 +126,6 @@ class Socket {
   FdGate gate_;
   int fd_ = -1;
   PollDesc* desc_ = nullptr;
-  Poller* poller_ = nullptr;
-  const Kernel* kernel_ = nullptr;
 };
 
 }  // namespace netpoll::internal

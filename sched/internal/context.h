@@ -16,6 +16,9 @@ void parkway_switch_context(void** saved, void* target);
 // Where a fresh context starts: calls the function with the argument, both from callee-saved
 // registers.
 void parkway_start_context();
+// Calls entry(arg) on the stack that ends at `top`, without saving anything: for a stack, also the
+// running one, that nothing is needed of any more. Does not return, nor may entry.
+[[noreturn]] void parkway_enter_stack(void* top, void (*entry)(void*), void* arg);
 }
 
 namespace sched::internal {
@@ -29,9 +32,9 @@ inline void* MakeContext(void* top, void (*entry)(void*), void* arg) {
   // r15 r14 r13 r12 rbx rbp and the return address; two words above them keep the stack aligned for
   // the call in parkway_start_context.
   uintptr_t* const sp = aligned - 9;
-  for (int i = 0; i < 9; ++i) sp[i] = 0;
   sp[3] = reinterpret_cast<uintptr_t>(arg);
   sp[4] = reinterpret_cast<uintptr_t>(entry);
+  sp[5] = 0;  // the end of a chain of frame pointers
   sp[6] = reinterpret_cast<uintptr_t>(&parkway_start_context);
 #elif defined(__aarch64__)
   // x19..x30 in pairs, then d8..d15.

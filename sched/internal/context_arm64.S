@@ -63,5 +63,19 @@ parkway_start_context:
         .cfi_endproc
         .size   parkway_start_context, . - parkway_start_context
 
+        .globl  parkway_enter_stack
+        .type   parkway_enter_stack, %function
+        .p2align 4
+parkway_enter_stack:
+        .cfi_startproc
+        .cfi_undefined x30
+        and     x9, x0, #-16
+        mov     sp, x9
+        mov     x0, x2
+        blr     x1
+        brk     #1
+        .cfi_endproc
+        .size   parkway_enter_stack, . - parkway_enter_stack
+
 #endif
         .section .note.GNU-stack, "", %progbits

@@ -62,5 +62,19 @@ parkway_start_context:
         .cfi_endproc
         .size   parkway_start_context, . - parkway_start_context
 
+        .globl  parkway_enter_stack
+        .type   parkway_enter_stack, @function
+        .p2align 4
+parkway_enter_stack:
+        .cfi_startproc
+        .cfi_undefined %rip
+        andq    $-16, %rdi
+        movq    %rdi, %rsp
+        movq    %rdx, %rdi
+        callq   *%rsi
+        ud2
+        .cfi_endproc
+        .size   parkway_enter_stack, . - parkway_enter_stack
+
 #endif
         .section .note.GNU-stack, "", %progbits

@@ -39,6 +39,13 @@ struct Core {
     return false;
   }
 
+  void ReleaseFiber() {
+    // Pairs with DrainUntil: see `draining`.
+    if (fibers.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+      if (draining.load(std::memory_order_seq_cst)) drained->Set();
+    }
+  }
+
   // Queues a waiter from a thread that is no worker.
   void Inject(Waiter waiter) {
     injected.Push(waiter);

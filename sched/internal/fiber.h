@@ -46,7 +46,8 @@ struct ExceptionGlobals {
 };
 
 // What the worker is to do for a fiber that switched away.
-enum class Departure : uint8_t { kPark, kHibernate, kYield, kExit };
+// kGone: it has ended or hibernates, and its stack is free.
+enum class Departure : uint8_t { kPark, kYield, kGone };
 
 }  // namespace internal
 
@@ -61,9 +62,27 @@ class Fiber final : public Runnable {
     auto* const place = reinterpret_cast<std::byte*>(
         (reinterpret_cast<uintptr_t>(top) - sizeof(Fiber)) & ~uintptr_t{63});
     Fiber* const fiber = new (place) Fiber(core, stack, id);
-    fiber->sp = internal::MakeContext(place, entry, fiber);
-    fiber->sanitized.Create(stack + internal::kPageBytes, place - stack - internal::kPageBytes);
+    fiber->Prepare(entry);
     return fiber;
+  }
+
+  // When nothing on its stack is needed any more: makes it a new fiber there, for less than Destroy
+  // and Create. Before it is switched to, Prepare.
+  void Reuse(uint64_t new_id) {
+    sanitized.Destroy();
+    id = new_id;
+    if (fn) fn = nullptr;  // a fiber that hibernated and was not made for that
+    continuation = nullptr;
+    operations = 0;
+  }
+
+  // What it does when it is first switched to.
+  void Prepare(void (*entry)(void*)) {
+    saved_errno = 0;
+    exceptions = {};
+    sp = internal::MakeContext(this, entry, this);
+    auto* const top = reinterpret_cast<std::byte*>(this);
+    sanitized.Create(stack + internal::kPageBytes, top - stack - internal::kPageBytes);
   }
 
   // After its last switch away, from another stack. The stack is the caller's again.
@@ -77,9 +96,9 @@ class Fiber final : public Runnable {
   // Constant after construction.
   internal::Core* const core;
   const internal::StackBase stack;
-  const uint64_t id;
 
   // The fiber itself, or the worker that runs it.
+  uint64_t id;
   void* sp = nullptr;
   internal::Worker* pinned = nullptr;
   FiberFn fn;                            // what it runs, or
@@ -88,7 +107,6 @@ class Fiber final : public Runnable {
   WaitReason why = WaitReason::kNone;
   uint8_t operations = 0;  // completed since it last parked
   ParkCommit park_commit = nullptr;
-  HibernateCommit hibernate_commit = nullptr;
   void* commit_arg = nullptr;
   int saved_errno = 0;
   internal::ExceptionGlobals exceptions;

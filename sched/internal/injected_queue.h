@@ -25,17 +25,18 @@ class InjectedQueue {
   }
 
   // An empty Waiter when there is none.
-  Waiter Pop() {
-    if (empty()) return Waiter();
+  Waiter Pop() { return empty() ? Waiter() : PopLocked(); }
+
+  bool empty() const { return size_.load(std::memory_order_seq_cst) == 0; }
+
+ private:
+  [[gnu::noinline]] Waiter PopLocked() {
     MutexLock lock(mu_);
     const Waiter first = list_.PopFront();
     size_.store(list_.size(), std::memory_order_seq_cst);
     return first;
   }
 
-  bool empty() const { return size_.load(std::memory_order_seq_cst) == 0; }
-
- private:
   Mutex mu_;
   WaiterList list_ ABSL_GUARDED_BY(mu_);
   std::atomic<int> size_{0};

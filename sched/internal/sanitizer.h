@@ -17,8 +17,10 @@
 namespace sched::internal {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
 inline constexpr size_t kDefaultStackBytes = 256 << 10;
 #else
+inline constexpr bool kSanitized = false;
 inline constexpr size_t kDefaultStackBytes = 64 << 10;
 #endif
 

@@ -35,6 +35,7 @@ void Worker::BindToThread() {
   loop_sanitized_.AdoptThread();
   signal_stack_.emplace();
   exceptions_ = reinterpret_cast<ExceptionGlobals*>(abi::__cxa_get_globals());
+  errno_ = &errno;
   thread_ = pthread_self();
   now_ = ToNs(core.host.Now());
   last_poll_.store(now_, std::memory_order_seq_cst);
@@ -54,6 +55,7 @@ std::optional<Deadline> Worker::Step() {
   }
   if (core.stopping.load(std::memory_order_seq_cst)) {
     signal_stack_.reset();
+    DropSpare();
     return std::nullopt;
   }
   if (!SpinForWork()) Sleep();
@@ -61,15 +63,16 @@ std::optional<Deadline> Worker::Step() {
 }
 
 Waiter Worker::Pick() {
+  if (next_) return std::exchange(next_, Waiter());
   ++tick_;
-  const uint32_t since_poll = tick_ - polled_tick_;
-  if (since_poll >= kFairnessTick || poll_soon_.load(std::memory_order_relaxed)) {
+  if (tick_ - polled_tick_ >= kFairnessTick || poll_soon_.load(std::memory_order_relaxed)) {
     PollOwn();
-  } else if (since_poll % kClockTick == kClockTick - 1 &&
-             ToNs(core.host.Now()) - now_ >= kPollEveryNs) {
-    PollOwn();
+  } else if (tick_ - clock_tick_ >= kClockTick) {
+    clock_tick_ = tick_;
+    if (ToNs(core.host.Now()) - now_ >= kPollEveryNs) PollOwn();
   }
-  if (tick_ % kFairnessTick == 0) {
+  if (tick_ - injected_tick_ >= kFairnessTick) {
+    injected_tick_ = tick_;
     if (const Waiter waiter = core.injected.Pop()) return waiter;
   }
   // What is meant for this worker and the ring take turns, so that neither starves the other.
@@ -82,9 +85,10 @@ Waiter Worker::Pick() {
 
 // These take turns, too: a pinned fiber that yields is back at once.
 Waiter Worker::PopOwn() {
-  const bool placed_first = tick_ % 4 < 2;
-  InjectedQueue& first = placed_first ? placed_ : pinned_;
-  InjectedQueue& second = placed_first ? pinned_ : placed_;
+  if (placed_.empty() && pinned_.empty()) return Waiter();
+  placed_first_ = !placed_first_;
+  InjectedQueue& first = placed_first_ ? placed_ : pinned_;
+  InjectedQueue& second = placed_first_ ? pinned_ : placed_;
   if (const Waiter waiter = first.Pop()) return waiter;
   return second.Pop();
 }
@@ -161,7 +165,7 @@ void Worker::WaitAtMost(int64_t ns) {
 // One clock call per poll, and none elsewhere.
 void Worker::AfterPoll() {
   now_ = ToNs(core.host.Now());
-  polled_tick_ = tick_;
+  polled_tick_ = clock_tick_ = tick_;
   last_poll_.store(now_, std::memory_order_seq_cst);
   if (poll_soon_.load(std::memory_order_relaxed))
     poll_soon_.store(false, std::memory_order_relaxed);
@@ -277,35 +281,55 @@ void Worker::TimerMoved(int64_t when) {
 // --- Fibers.
 
 bool Worker::Spawn(FiberFn fn) {
-  Fiber* const fiber = NewFiber(/*counted=*/false);
-  if (fiber == nullptr) return false;
+  if (!core.ReserveFiber()) return false;
+  Fiber* const fiber = NewFiber();
+  if (fiber == nullptr) {
+    core.ReleaseFiber();
+    return false;
+  }
   fiber->fn = std::move(fn);
   PushLocal(Waiter(fiber));
   return true;
 }
 
-// nullptr: no stack to be had, or too many fibers. `counted`: the caller's count stands, either
-// way.
-Fiber* Worker::NewFiber(bool counted) {
-  if (!counted && !core.ReserveFiber()) return nullptr;
-  const StackBase stack = stacks_.Take();
-  if (stack == nullptr) {
-    if (!counted) core.fibers.fetch_sub(1, std::memory_order_seq_cst);
-    return nullptr;
+bool Worker::Spawn(Continuation& continuation) {
+  if (!core.ReserveFiber()) return false;
+  PushLocal(Waiter(&continuation));
+  return true;
+}
+
+// nullptr: no stack to be had.
+Fiber* Worker::NewFiber() {
+  if (spare_ != nullptr) {
+    Fiber* const fiber = std::exchange(spare_, nullptr);
+    fiber->Reuse(NextFiberId());
+    fiber->Prepare(&Worker::FiberMain);
+    return fiber;
   }
+  const StackBase stack = stacks_.Take();
+  if (stack == nullptr) return nullptr;
+  return Fiber::Create(&core, stack, core.stacks.stack_bytes(), NextFiberId(), &Worker::FiberMain);
+}
+
+uint64_t Worker::NextFiberId() {
   constexpr uint64_t kIdBlock =
       1024;  // numbers are drawn in blocks, so that spawning shares no cache line
   if (next_id_ % kIdBlock == 0)
     next_id_ = core.next_id.fetch_add(1, std::memory_order_relaxed) * kIdBlock;
-  return Fiber::Create(&core, stack, core.stacks.stack_bytes(), next_id_++, &Worker::FiberMain);
+  return next_id_++;
 }
 
-void Worker::EndFiber(Fiber* fiber) {
-  stacks_.Give(fiber->Destroy());
-  // Pairs with DrainUntil: see Core::draining.
-  if (core.fibers.fetch_sub(1, std::memory_order_seq_cst) == 1) {
-    if (core.draining.load(std::memory_order_seq_cst)) core.drained->Set();
+// The fiber has switched away for good.
+void Worker::Recycle(Fiber* fiber) {
+  if (spare_ == nullptr) {
+    spare_ = fiber;
+  } else {
+    stacks_.Give(fiber->Destroy());
   }
+}
+
+void Worker::DropSpare() {
+  if (spare_ != nullptr) stacks_.Give(std::exchange(spare_, nullptr)->Destroy());
 }
 
 void Worker::FiberMain(void* arg) {
@@ -317,12 +341,14 @@ void Worker::FiberMain(void* arg) {
     std::move(fiber->fn)();
     fiber->fn = nullptr;  // what it captured is destroyed here, on the fiber
   }
-  CurrentWorker()->SwitchAway(Departure::kExit);
+  Worker* const worker = CurrentWorker();
+  worker->core.ReleaseFiber();
+  worker->GoOnWithout(fiber);
 }
 
 Fiber* Worker::FiberFor(Waiter waiter) {
   if (!waiter.is_continuation()) return waiter.fiber();
-  Fiber* const fiber = NewFiber(waiter.continuation()->counted);
+  Fiber* const fiber = NewFiber();
   if (fiber != nullptr) fiber->continuation = waiter.continuation();
   return fiber;
 }
@@ -336,29 +362,55 @@ void Worker::Run(Waiter waiter) {
     if (ring_.Size() == 0) WaitAtMost(kPollEveryNs);
     return;
   }
-  switches.store(switches.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  running_.store(fiber->id, std::memory_order_relaxed);
+  NoteRunning(fiber);
   do {
     SwitchTo(fiber);
   } while (Depart(fiber));
 }
 
+void Worker::NoteRunning(const Fiber* fiber) {
+  switches.store(switches.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  running_.store(fiber->id, std::memory_order_relaxed);
+}
+
+// The next continuation runs on the stack that the last one left, without a way through the loop.
+void Worker::GoOnWithout(Fiber* fiber) {
+  if (TakeForSameStack()) {
+    Continuation* const continuation = std::exchange(next_, Waiter()).continuation();
+    fiber->Reuse(NextFiberId());
+    fiber->continuation = continuation;
+    NoteRunning(fiber);
+    parkway_enter_stack(fiber, &Worker::FiberMain, fiber);
+  }
+  SwitchAway(Departure::kGone);
+  PARKWAY_CHECK(false, 0);
+}
+
+// Sanitizers want to see a fiber end before another begins.
+bool Worker::TakeForSameStack() {
+  if (kSanitized || (tick_ + 1) % kLoopTick == 0) return false;
+  next_ = Waiter::FromWord(ring_.Pop());
+  if (!next_ || !next_.is_continuation()) return false;
+  ++tick_;
+  return true;
+}
+
 void Worker::SwitchTo(Fiber* fiber) {
   current_ = fiber;
-  std::swap(*exceptions_, fiber->exceptions);
-  errno = fiber->saved_errno;
+  *exceptions_ = fiber->exceptions;  // the loop's own are always empty
+  *errno_ = fiber->saved_errno;
   loop_sanitized_.BeforeSwitch(fiber->sanitized, /*last=*/false);
   parkway_switch_context(&loop_sp_, fiber->sp);
   loop_sanitized_.AfterSwitch(fiber->sanitized);
-  fiber->saved_errno = errno;
-  std::swap(*exceptions_, fiber->exceptions);
+  fiber->saved_errno = *errno_;
+  fiber->exceptions = *exceptions_;
   current_ = nullptr;
 }
 
 void Worker::SwitchAway(Departure departure) {
   Fiber* const fiber = current_;
   fiber->departure = departure;
-  fiber->sanitized.BeforeSwitch(loop_sanitized_, departure == Departure::kExit);
+  fiber->sanitized.BeforeSwitch(loop_sanitized_, departure == Departure::kGone);
   parkway_switch_context(&fiber->sp, loop_sp_);
   // Another worker may have continued it: `this` is stale from here.
   fiber->sanitized.AfterSwitch(CurrentWorker()->loop_sanitized_);
@@ -370,14 +422,6 @@ bool Worker::Depart(Fiber* fiber) {
       fiber->operations = 0;
       // After a true commit the fiber may be running elsewhere, or be gone.
       return !fiber->park_commit(fiber, fiber->commit_arg);
-    case Departure::kHibernate: {
-      Continuation* const continuation = fiber->continuation;
-      const HibernateCommit commit = fiber->hibernate_commit;
-      void* const arg = fiber->commit_arg;
-      if (!commit(continuation, arg)) return true;
-      EndFiber(fiber);
-      return false;
-    }
     case Departure::kYield:
       if (fiber->pinned != nullptr) {
         fiber->pinned->PushPinned(Waiter(fiber));
@@ -385,8 +429,8 @@ bool Worker::Depart(Fiber* fiber) {
         core.injected.Push(Waiter(fiber));
       }
       return false;
-    case Departure::kExit:
-      EndFiber(fiber);
+    case Departure::kGone:
+      Recycle(fiber);
       return false;
   }
   PARKWAY_CHECK(false, static_cast<int>(fiber->departure));

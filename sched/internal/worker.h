@@ -31,6 +31,9 @@ class Worker {
   // Every 61st pick takes from the injected queue first, and at the latest every 61st polls (Go's
   // schedtick; prime, so that it does not beat with a pattern of the program).
   static constexpr uint32_t kFairnessTick = 61;
+  // So many picks, less one, may be made on the stack of a fiber that is gone before the loop has
+  // its turn, and with it everything that is not in the ring.
+  static constexpr uint32_t kLoopTick = 32;
   // The clock is looked at every so many picks, for kPollEvery.
   static constexpr uint32_t kClockTick = 16;
   static constexpr int64_t kPollEveryNs = 1'000'000;
@@ -52,11 +55,14 @@ class Worker {
   void BindToThread();
 
   bool Spawn(FiberFn fn);
+  bool Spawn(Continuation& continuation);
   // Queues a waiter here; when more than one waits, another worker may be woken.
   void PushLocal(Waiter waiter);
   // From the fiber that runs here to the worker's loop. Returns when the fiber is resumed, maybe
   // elsewhere.
   void SwitchAway(Departure departure);
+  // From a fiber that is gone: what called this is never continued.
+  [[noreturn]] void GoOnWithout(Fiber* fiber);
   int64_t now() const { return now_; }
   Fiber* current() const { return current_; }
 
@@ -96,6 +102,8 @@ class Worker {
   static void FiberMain(void* arg);
 
   Waiter Pick();
+  bool TakeForSameStack();
+  void NoteRunning(const Fiber* fiber);
   Waiter PopOwn();
   Waiter FindElsewhere();
   Waiter Steal();
@@ -117,8 +125,10 @@ class Worker {
   void SwitchTo(Fiber* fiber);
   // Does what the fiber asked for when it left. True: the fiber goes on at once.
   bool Depart(Fiber* fiber);
-  Fiber* NewFiber(bool counted);
-  void EndFiber(Fiber* fiber);
+  Fiber* NewFiber();
+  uint64_t NextFiberId();
+  void Recycle(Fiber* fiber);
+  void DropSpare();
 
   EventSource& source_;
 
@@ -128,10 +138,17 @@ class Worker {
   SanitizedStack loop_sanitized_;
   std::optional<SignalStack> signal_stack_;
   StackCache stacks_;
-  ExceptionGlobals* exceptions_ = nullptr;  // of this thread
+  Fiber* spare_ = nullptr;                  // ended, and kept with its warm stack for the next one
+  ExceptionGlobals* exceptions_ = nullptr;  // of this thread, as is
+  int* errno_ = nullptr;
   int64_t now_ = 0;
+  // Picks, and where they were when it last did what is due every so many.
   uint32_t tick_ = 0;
   uint32_t polled_tick_ = 0;
+  uint32_t clock_tick_ = 0;
+  uint32_t injected_tick_ = 0;
+  bool placed_first_ = false;
+  Waiter next_;  // taken from the ring already
   bool searching_ = false;
   uint64_t next_id_ = 0;
   uint64_t random_;

@@ -8,8 +8,6 @@ and then "FIN" or "RST"; "—" for a peer that broke the connection itself, or h
 
 import collections
 import re
-import resource
-import select
 import signal
 import socket
 import sys
@@ -20,7 +18,7 @@ TREE = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
+    KIB, MIB, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
     recv_exactly, recv_to_end, reset, send_all_acknowledged, unread, wait_until)
 
 PAGE = TREE / "docs/endings.md"
@@ -38,7 +36,6 @@ AFTER_CLIENT, AFTER_BACKEND = ", after the client's FIN", ", after the backend's
 NO_PLACE = "a client beyond `--max_conns`"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
-NO_FIBER = "a client, and no fiber for it"
 
 HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
 IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
@@ -103,7 +100,6 @@ SECTIONS = {
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
         Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
         Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
-        Row("limit_fibers", NO_FIBER, "RST", "—", "memory"),
     ],
     "Echo": [
         Row("client_fin", NOTHING, "FIN", "—", IDLE),
@@ -324,7 +320,7 @@ class Rows(DaemonTest):
     @classmethod
     def method_for(cls, row):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
-                   NO_DESCRIPTOR: "play_no_descriptor", NO_FIBER: "play_no_fiber",
+                   NO_DESCRIPTOR: "play_no_descriptor",
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind"}
         play = special.get(row.on_its_way, "play")
         return lambda self: getattr(self, play)(row)
@@ -410,44 +406,6 @@ class Rows(DaemonTest):
         backend.close()
         daemon.await_descriptors(0)
         self.check_logged(daemon, "client_fin", row.logged)
-
-    def play_no_fiber(self, row):
-        """Stacks come from slabs of 256, and there is no memory for a second one."""
-        if SANITIZED:
-            self.skipTest("a sanitizer maps memory of its own")
-        self.assertEqual((row.client, row.backend), ("RST", "—"))
-        server = self.listen()
-        daemon = self.proxy(server, flags=("--workers=1", "--stack_size=1MiB"))
-        self.assert_relays(*self.session(daemon, server))
-        limit = int(daemon.status("VmSize").split()[0]) * KIB + 64 * MIB
-        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit, limit))
-        served = 1
-        while self.is_served(daemon, server):
-            served += 1
-        self.assertLess(served, 256)
-        for connection in self._sockets:
-            connection.close()
-        daemon.await_descriptors(0)
-        self.stop(daemon)
-        summary = daemon.summary()  # and FINs, whosever was first
-        self.assertEqual((summary["served"], summary[row.logged]), (served + 1, 1))
-
-    def is_served(self, daemon, server):
-        """Or reset, before or after its backend is connected, which then sees that too."""
-        try:
-            client = self.connect(daemon)
-        except ConnectionResetError:
-            return False
-        readable, _, _ = select.select([client, server], [], [], PATIENCE)
-        if server not in readable:
-            self.assert_ends(client, "reset")
-            return False
-        backend = self.accept(server)
-        try:
-            self.assert_relays(client, backend)
-        except (BrokenPipeError, ConnectionResetError):
-            return False
-        return True
 
 
 class Peers(Rows):

@@ -152,9 +152,6 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.kernel.descriptors = kOwnDescriptors;
   } else if (ending.on_its_way == "a client, and no descriptor for its backend") {
     plan.kernel.descriptors = kOwnDescriptors + 1;
-  } else if (ending.on_its_way == "a client, and no fiber for it") {
-    plan.host.stack_slabs_max = 1;
-    clients = 200;  // two fibers each: more than one slab of stacks has
   } else {
     return false;
   }

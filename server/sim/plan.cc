@@ -179,6 +179,29 @@ void Silence(Dice& dice, Plan& plan) {
   AddClients(dice, plan, 6, silent);
 }
 
+// Only one side talks, for longer than the idle limit and never silent for as long as that.
+void OneSided(Dice& dice, Plan& plan) {
+  const sched::Duration idle = milliseconds(dice.Between(60, 300));
+  plan.config.idle_timeout = idle;
+  const auto talks = [&] {
+    Script script;
+    for (int64_t pieces = dice.Between(5, 15); pieces > 0; --pieces) {
+      script.ops.push_back({Op::Kind::kSend, dice.Between(8, 200)});
+      script.ops.push_back({Op::Kind::kPause, dice.Span(idle / 3).count() + idle.count() / 3});
+    }
+    script.ops.push_back({Op::Kind::kFinish});
+    return script;
+  };
+  const auto listens = [] {
+    Script script;
+    script.ops = {{Op::Kind::kAwait, INT64_MAX}, {Op::Kind::kFinish}};
+    return script;
+  };
+  const bool client_talks = dice.Percent(50);
+  AddBackends(dice, plan, 2, [&] { return client_talks ? listens() : talks(); });
+  AddClients(dice, plan, 6, [&] { return client_talks ? talks() : listens(); });
+}
+
 // Backends that refuse or do not answer.
 void Connects(Dice& dice, Plan& plan) {
   plan.config.connect_timeout = milliseconds(dice.Between(20, 2000));
@@ -356,6 +379,7 @@ constexpr Scenario kScenarios[] = {
     {"half_closed", HalfClosed},
     {"reuse", Reuse},
     {"blocked", Blocked},
+    {"one_sided", OneSided},
 };
 
 // A fault that can be taken out of a plan.

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/relay.h"
+
+#include <cstring>
+
+#include "sched/fibers.h"
+
+namespace parkway {
+
+using netpoll::Conn;
+using netpoll::IoResult;
+using netpoll::IoStatus;
+
+// --- One direction.
+
+void Relay::Run() {
+  // A half that is not closed already holds both until it ends, also while it hibernates.
+  const bool held = reader_ && writer_;
+  MoveUntilItEnds(held ? reader_.AwaitReadableOr(half_) : IoResult{.status = IoStatus::kClosed});
+}
+
+// The path of every request, in one piece.
+[[gnu::flatten]] void Relay::Woken() { MoveUntilItEnds(reader_.Woken()); }
+
+// `waited`: whether the source can be read.
+void Relay::MoveUntilItEnds(IoResult waited) {
+  for (;;) {
+    Step step = {waited, /*reading=*/true};
+    if (waited.ok()) {
+      // Before the read: who finds nothing unread any more finds this (NoteUnreadBytes).
+      Session::NoteActivity(half_, sched::RoundTime());
+      step = buffers().HasRoom() ? Move() : MoveInPlace();
+    }
+    if (step.result.ok()) {
+      if (++moves_ % sched::kOperationsPerTurn == 0) sched::Yield();
+    } else if (!GoesOn(step)) {
+      return Ended(step);
+    }
+    waited = reader_.AwaitReadableOr(half_);
+  }
+}
+
+// The source's silence is not over its limit.
+[[gnu::noinline]] bool Relay::GoesOn(const Step& step) {
+  if (!step.reading) return false;
+  if (step.result.status == IoStatus::kAgain) return true;
+  return step.result.status == IoStatus::kTimeout &&
+         session_.KeepWaiting(source_, &Conn::SetReadDeadline);
+}
+
+// No park between the read and the end of the write or the copy into a lease: the scratch buffer
+// belongs to the worker.
+Relay::Step Relay::Move() {
+  const std::span<std::byte> scratch = buffers().Scratch();
+  const IoResult read = reader_.TryRead(scratch);
+  if (!read.ok()) return {read, /*reading=*/true};
+  const IoResult sent = Send(scratch.first(read.bytes));
+  if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
+  if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
+  return {SendRest(scratch.subspan(sent.bytes, read.bytes - sent.bytes)), /*reading=*/false};
+}
+
+// While the buffer pool is used up. What the target does not take at once stays with the source's
+// kernel, which costs a system call more per turn and no memory. Waiting for a buffer before
+// reading would let slow receivers stop everybody, and two halves of one session, through a backend
+// that answers as it reads, each other.
+[[gnu::noinline]] Relay::Step Relay::MoveInPlace() {
+  const std::span<std::byte> scratch = buffers().Scratch();
+  const IoResult seen = reader_.TryPeek(scratch);
+  if (!seen.ok()) return {seen, /*reading=*/true};
+  const IoResult sent = Send(scratch.first(seen.bytes));
+  if (sent.status == IoStatus::kAgain) return {AwaitTarget(), /*reading=*/false};
+  if (!sent.ok()) return {sent, /*reading=*/false};
+  TargetIsWritable();
+  Session::NoteActivity(half_, sched::RoundTime());
+  return {reader_.TryRead(scratch.first(sent.bytes)), /*reading=*/true};
+}
+
+// --- Writing.
+
+// What the target takes now, or kAgain. Whether it is waited for is for AwaitTarget to say.
+IoResult Relay::Send(std::span<const std::byte> data) {
+  for (;;) {
+    const IoResult sent = writer_.TryWrite(data);
+    if (sent.status != IoStatus::kTimeout) return sent;
+    target_.SetWriteDeadline(sched::kNever);
+  }
+}
+
+// The target takes no more for now: from here on the fiber parks, so the bytes need a place of
+// their own.
+[[gnu::noinline]] IoResult Relay::SendRest(std::span<const std::byte> rest) {
+  const BufferPool::Lease lease = buffers().Take();
+  std::memcpy(lease.bytes().data(), rest.data(), rest.size());
+  rest = lease.bytes().first(rest.size());
+  for (;;) {
+    const IoResult sent = Send(rest);
+    if (sent.status == IoStatus::kAgain) {
+      if (const IoResult waited = AwaitTarget(); !waited.ok()) return waited;
+      continue;
+    }
+    if (!sent.ok()) return sent;
+    Session::NoteActivity(half_, sched::RoundTime());
+    rest = rest.subspan(sent.bytes);
+    if (!rest.empty()) continue;
+    TargetIsWritable();
+    return sent;
+  }
+}
+
+// Blocks until the target may take more; kTimeout when the session's patience with it is over.
+IoResult Relay::AwaitTarget() {
+  if (!session_.is_echo()) target_.AlsoWakeFor(source_);
+  for (;;) {
+    if (give_up_ == sched::kNever && SourceBroke()) {
+      session_.SetReason(ResetBy(source_));
+      give_up_ = LingerFromNow();
+    }
+    const auto left = static_cast<int32_t>(target_.unsent_bytes());
+    if (left >= 0 && left < half_.unsent.load(std::memory_order_seq_cst)) {
+      Session::NoteActivity(half_, sched::RoundTime());  // as NoteTakenBytes would, later
+    }
+    half_.unsent.store(left, std::memory_order_seq_cst);
+    if (!KeepWriting()) return {.status = IoStatus::kTimeout};
+    const IoResult waited = writer_.AwaitWritable();
+    if (waited.status != IoStatus::kTimeout) return waited;
+  }
+}
+
+void Relay::TargetIsWritable() {
+  if (half_.unsent.load(std::memory_order_seq_cst) == 0) return;  // it has not been waited for
+  target_.SetWriteDeadline(sched::kNever);
+  half_.unsent.store(0, std::memory_order_seq_cst);
+}
+
+bool Relay::KeepWriting() {
+  if (give_up_ == sched::kNever) return session_.KeepWaiting(target_, &Conn::SetWriteDeadline);
+  target_.SetWriteDeadline(give_up_);
+  return give_up_ > sched::Now() && !session_.ending();
+}
+
+}  // namespace parkway
