@@ -194,7 +194,11 @@ class Bench(programs_test.ProgramTest):
           "python3 bench/syscalls.py",
           "python3 bench/syscalls.py --check",
           "python3 bench/instructions.py",
-          "python3 bench/instructions.py --contestants floor,haproxy,nginx --scenario proxy")
+          "python3 bench/instructions.py --check",
+          "python3 bench/instructions.py --contestants floor,haproxy,nginx --scenario proxy",
+          "python3 bench/memory.py",
+          "python3 bench/memory.py --check",
+          "python3 bench/memory.py --connections 4000 --contestants parkway,haproxy,nginx")
     def test_the_programs_know_their_flags(self, *lines):
         """They would run for minutes; it is the last thing they look at whether Parkway exists."""
         for line in lines:

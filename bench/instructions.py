@@ -20,6 +20,9 @@ from harness.stage import Machine
 NAMES = ("echo", "proxy")
 ANSWER_SECONDS = 60
 
+# What --check allows Parkway per request.
+BUDGETS = {"echo": 450, "proxy": 900}
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -32,6 +35,7 @@ def parse_arguments():
     parser.add_argument("--connections", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--payload", type=int, default=64,
                         help="bytes per request (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="fail when Parkway exceeds its budget")
     parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
     contestants.add_arguments(parser)
     parser.set_defaults(contestants="parkway,floor")
@@ -89,14 +93,19 @@ def main():
     args = parse_arguments()
     raise_on_sigterm()
     machine = Machine(args)
-    sections = [f"# User instructions per request\n\n{report.provenance()}"]
+    sections, complaints = [f"# User instructions per request\n\n{report.provenance()}"], []
     for scenario in map(SCENARIOS.get, args.scenario.split(",")):
         with machine.stage(scenario) as stage:
-            rows = [[contestants.LABELS[name], per_request(stage, name, args).text(0)]
-                    for name in stage.names]
+            counts = {name: per_request(stage, name, args) for name in stage.names}
+        rows = [[contestants.LABELS[name], count.text(0)] for name, count in counts.items()]
         sections.append(report.section(stage.title, stage.remarks, report.table(
             ["median (p25–p75)", "instructions/request"], rows)))
+        spent, allowed = counts.get("parkway"), BUDGETS[scenario.name]
+        if spent and spent.median > allowed:
+            complaints.append(f"{scenario.name}: {spent.median:.0f} per request, allowed {allowed}")
     report.publish("\n\n".join(sections), args.markdown)
+    if args.check and complaints:
+        sys.exit("over budget:\n  " + "\n  ".join(complaints))
 
 
 if __name__ == "__main__":

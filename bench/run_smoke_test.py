@@ -236,8 +236,14 @@ class ProgramTest(unittest.TestCase):
         for row in self.rows(done.stdout, "floor"):
             self.assertTrue(0 < int(row[0]) < 10000, done.stdout)
 
+    def test_memory(self):
+        done = self.run_program("memory.py", "--connections=200", "--contestants=floor")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (echo,), (proxied,) = self.rows(done.stdout, "floor")
+        self.assertTrue(0 <= float(echo) < 4 and 0 <= float(proxied) < 8, done.stdout)
+
     def test_a_missing_program_says_how_to_build_it(self):
-        for program in ("run.py", "syscalls.py", "instructions.py"):
+        for program in ("run.py", "syscalls.py", "instructions.py", "memory.py"):
             done = self.run_program(program, "--parkway=/nonexistent/parkway")
             self.assertEqual(done.returncode, 1, program)
             self.assertIn("no such program: /nonexistent/parkway", done.stderr)

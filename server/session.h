@@ -135,8 +135,8 @@ class Session {
   ~Session() = default;
 
   static void Start(sched::Continuation* half);
-  static void RunNew(sched::Continuation* half);
-  static void RunWoken(sched::Continuation* half);
+  static void RunNew(sched::Continuation* continuation);
+  static void RunWoken(sched::Continuation* continuation);
   void Leave();
 
   // The halves lie behind the record.

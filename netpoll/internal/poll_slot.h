@@ -57,13 +57,14 @@ class BasicPollSlot {
   // T2, T3. True: readiness was there and is consumed, go on without waiting. False: kWait is
   // announced; the caller reads the event bits and the deadline now, and ends with EndWait.
   bool BeginWait() {
+    uintptr_t state = state_.load(std::memory_order_seq_cst);
     for (;;) {
-      uintptr_t state = kReady;
-      if (state_.compare_exchange_strong(state, kNil, std::memory_order_seq_cst)) return true;
-      state = kNil;
+      PARKWAY_CHECK(state == kNil || state == kReady, state);  // else two waiters share a slot
+      const uintptr_t next = state == kReady ? kNil : kWait;
       // Pairs with Cancel's load: see the top of this file.
-      if (state_.compare_exchange_strong(state, kWait, std::memory_order_seq_cst)) return false;
-      PARKWAY_CHECK(state == kReady, state);  // else two waiters share a slot
+      if (state_.compare_exchange_strong(state, next, std::memory_order_seq_cst)) {
+        return next == kNil;
+      }
     }
   }
 
