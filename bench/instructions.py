@@ -9,16 +9,13 @@ out start, connections and end. Kernel instructions are not counted. See bench/R
 import argparse
 import contextlib
 import re
-import socket
-import sys
 
-from harness import contestants, report
+from harness import contestants, lockstep, report
 from harness.load import SCENARIOS
-from harness.process import BenchError, HOST, raise_on_sigterm, require_program
+from harness.process import BenchError, require_program, run
 from harness.stage import Machine
 
 NAMES = ("echo", "proxy")
-ANSWER_SECONDS = 60
 
 # What --check allows Parkway per request.
 BUDGETS = {"echo": 450, "proxy": 900}
@@ -48,28 +45,15 @@ def parse_arguments():
     return args
 
 
-def exchange(port, connections, payload, turns):
-    """In every turn each connection sends one request; then all the answers are read."""
-    request = bytes(index % 251 for index in range(payload))
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(socket.create_connection((HOST, port), ANSWER_SECONDS))
-                   for _ in range(connections)]
-        for client in clients:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(turns):
-            for client in clients:
-                client.sendall(request)
-            for client in clients:
-                if client.recv(payload, socket.MSG_WAITALL) != request:
-                    raise BenchError("the server did not echo what it was sent")
-
-
 def total_instructions(stage, name, args, turns):
     """Instructions of a server's whole life, in which it answers `turns` per connection."""
     valgrind = [require_program("valgrind", "valgrind"), "--tool=callgrind",
                 "--callgrind-out-file=/dev/null"]
     with stage.server(name, wrapper=valgrind) as server:
-        exchange(server.port, args.connections, args.payload, turns)
+        with contextlib.ExitStack() as stack:
+            clients = lockstep.connect(stack, server.port, args.connections)
+            for _ in range(turns):
+                lockstep.exchange(clients, args.payload)
         server.check_alive()
         server.end()
         totals = re.findall(r"^==\d+== Collected : (\d+)", server.log(), re.MULTILINE)
@@ -91,7 +75,6 @@ def per_request(stage, name, args):
 
 def main():
     args = parse_arguments()
-    raise_on_sigterm()
     machine = Machine(args)
     sections, complaints = [f"# User instructions per request\n\n{report.provenance()}"], []
     for scenario in map(SCENARIOS.get, args.scenario.split(",")):
@@ -104,14 +87,9 @@ def main():
         if spent and spent.median > allowed:
             complaints.append(f"{scenario.name}: {spent.median:.0f} per request, allowed {allowed}")
     report.publish("\n\n".join(sections), args.markdown)
-    if args.check and complaints:
-        sys.exit("over budget:\n  " + "\n  ".join(complaints))
+    if args.check:
+        report.fail_over_budget(complaints)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"instructions: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run("instructions", main)

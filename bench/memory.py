@@ -10,21 +10,18 @@ import argparse
 import contextlib
 import re
 import resource
-import socket
-import sys
 import time
 from pathlib import Path
 
-from harness import contestants, report
+from harness import contestants, lockstep, report
 from harness.load import SCENARIOS
-from harness.process import BenchError, HOST, raise_on_sigterm
+from harness.process import BenchError, run
 from harness.stage import Machine
 
 # How many connections the server is to hold: what fits into 20,000 descriptors.
 CROWDS = {"echo": 19000, "proxy": 9000}
 WARM_UP_CONNECTIONS = 16
 BURSTS = 2
-ANSWER_SECONDS = 30
 # From the last answer to the look: what is given back at rest is not an idle connection's.
 REST_SECONDS = 1
 
@@ -62,29 +59,14 @@ def user_bytes(pids):
     return total * 1024
 
 
-def connect(stack, port, count):
-    return [stack.enter_context(socket.create_connection((HOST, port), ANSWER_SECONDS))
-            for _ in range(count)]
-
-
-def burst(clients, payload):
-    """All of them are active at once; every answer is compared."""
-    request = bytes(index % 251 for index in range(payload))
-    for client in clients:
-        client.sendall(request)
-    for client in clients:
-        if client.recv(payload, socket.MSG_WAITALL) != request:
-            raise BenchError("the server did not echo what it was sent")
-
-
 def bytes_per_connection(stage, name, count, payload):
     report.note(f"{stage.scenario.name}: {contestants.LABELS[name]}")
     with stage.server(name) as server, contextlib.ExitStack() as stack:
-        burst(connect(stack, server.port, WARM_UP_CONNECTIONS), payload)
+        lockstep.exchange(lockstep.connect(stack, server.port, WARM_UP_CONNECTIONS), payload)
         before = user_bytes(server.pids())
-        clients = connect(stack, server.port, count)
+        clients = lockstep.connect(stack, server.port, count)
         for _ in range(BURSTS):
-            burst(clients, payload)
+            lockstep.exchange(clients, payload)
         time.sleep(REST_SECONDS)
         server.check_alive()
         return (user_bytes(server.pids()) - before) / count
@@ -100,7 +82,6 @@ def raise_descriptor_limit(count):
 
 def main():
     args = parse_arguments()
-    raise_on_sigterm()
     sections, complaints = [f"# User memory per idle connection\n\n{report.provenance()}"], []
     crowd = args.connections
     for name in args.scenario.split(","):
@@ -116,14 +97,9 @@ def main():
         if used.get("parkway", 0) > BUDGETS[name]:
             complaints.append(f"{name}: {used['parkway']:.3f} KiB, allowed {BUDGETS[name]}")
     report.publish("\n\n".join(sections), args.markdown)
-    if args.check and complaints:
-        sys.exit("over budget:\n  " + "\n  ".join(complaints))
+    if args.check:
+        report.fail_over_budget(complaints)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"memory: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run("memory", main)

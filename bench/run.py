@@ -7,12 +7,11 @@ to one CPU; the load and the backends have the other CPUs. See bench/README.md.
 """
 
 import argparse
-import sys
 from dataclasses import dataclass
 
 from harness import contestants, report
 from harness.load import SCENARIOS, choose_scenarios
-from harness.process import BenchError, cpu_seconds, raise_on_sigterm
+from harness.process import cpu_seconds, run
 from harness.stage import Machine
 
 
@@ -105,7 +104,6 @@ def ratios_table(rounds):
 
 def main():
     args = parse_arguments()
-    raise_on_sigterm()
     machine = Machine(args)
     sections = [f"# Bench: medians of {args.rounds} interleaved rounds of {args.seconds:g} s\n\n"
                 + report.provenance()]
@@ -118,9 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run("bench", main)

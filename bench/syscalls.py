@@ -9,12 +9,11 @@ See bench/README.md.
 
 import argparse
 import subprocess
-import sys
 import tempfile
 
 from harness import contestants, report
 from harness.load import SCENARIOS, choose_scenarios, parse_wrk
-from harness.process import BenchError, pinned, raise_on_sigterm, require_program
+from harness.process import BenchError, pinned, require_program, run
 from harness.stage import Machine
 
 RECEIVES = ("read", "readv", "recvfrom", "recvmsg", "recvmmsg")
@@ -163,7 +162,6 @@ def over_budget(scenario, by_contestant):
 
 def main():
     args = parse_arguments()
-    raise_on_sigterm()
     machine, perf = Machine(args, saturate=True), Perf()
     sections, complaints = [f"# System calls per request\n\n{report.provenance()}"], []
     for scenario in choose_scenarios(args.scenario):
@@ -172,14 +170,9 @@ def main():
         sections.append(report.section(stage.title, stage.remarks, calls_table(by_contestant)))
         complaints += over_budget(scenario, by_contestant)
     report.publish("\n\n".join(sections), args.markdown)
-    if args.check and complaints:
-        sys.exit("over budget:\n  " + "\n  ".join(complaints))
+    if args.check:
+        report.fail_over_budget(complaints)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"syscalls: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run("syscalls", main)

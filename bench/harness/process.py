@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -72,13 +73,22 @@ def pinned(cpus):
     return settle
 
 
-def raise_on_sigterm():
-    """SIGTERM unwinds like ^C, so that every server this program started is ended."""
+def run(name, main):
+    """A program's main(), with its own mistakes as one line.
+
+    SIGTERM unwinds like ^C, so that every server this program started is ended.
+    """
 
     def unwind(*_):
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, unwind)
+    try:
+        main()
+    except BenchError as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def family(pid):

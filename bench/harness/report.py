@@ -80,6 +80,12 @@ def publish(text, markdown):
             file.write(text + "\n")
 
 
+def fail_over_budget(complaints):
+    """Ends the program with what exceeds its budget, if anything does."""
+    if complaints:
+        sys.exit("over budget:\n  " + "\n  ".join(complaints))
+
+
 def _cpu_model():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:
