@@ -349,7 +349,7 @@ TEST_P(SchedulerTest, ContinuationsTakeAStackOnlyWhenTheyRun) {
     }
   });
   for (Sleeper& sleeper : sleepers) EXPECT_TRUE(sleeper.done.load());
-  // One slab for each worker at most, however many sleep.
+  // However many sleep: what the workers keep at hand.
   EXPECT_LE(scheduler_->stats().stacks_mapped, 64 * GetParam() + 64);
 }
 

@@ -23,20 +23,9 @@ namespace parkway {
 // holds its source's reader and its target's writer, and a Relay made with Hibernated() goes on.
 class Relay {
  public:
-  explicit Relay(Session::Half& half)
-      : session_(half.session),
-        half_(half),
-        source_(half.source),
-        target_(half.session.Target(half)),
-        reader_(source_),
-        writer_(target_) {}
+  explicit Relay(Session::Half& half) : half_(half), reader_(source_), writer_(target_) {}
   Relay(Session::Half& half, netpoll::Hibernated hibernated)
-      : session_(half.session),
-        half_(half),
-        source_(half.source),
-        target_(half.session.Target(half)),
-        reader_(source_, hibernated),
-        writer_(target_, hibernated) {}
+      : half_(half), reader_(source_, hibernated), writer_(target_, hibernated) {}
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
@@ -78,13 +67,13 @@ class Relay {
   bool SourceBroke();
   bool EndedByReset();
 
-  Session& session_;
   Session::Half& half_;
-  netpoll::Conn& source_;
-  netpoll::Conn& target_;
+  Session& session_ = half_.session;
+  netpoll::Conn& source_ = half_.source;
+  netpoll::Conn& target_ = session_.Target(half_);
   netpoll::Conn::Reader reader_;  // nobody else reads the source
   netpoll::Conn::Writer writer_;  // nor writes the target
-  uint32_t moves_ = 0;            // on this fiber
+  uint32_t moves_ = 0;            // on this fiber: as ChargeOperation, which would look it up
   // The source broke while the target was blocked: until when the target may take the rest.
   sched::Deadline give_up_ = sched::kNever;
 };

@@ -97,8 +97,8 @@ class alignas(64) PollDesc {
   std::atomic<PollDesc*> dependent_{nullptr};
   Side sides_[2];  // Go's rg and wg, with their timers
 };
-static_assert(sizeof(PollDesc) <=
-              128);  // two cache lines; a million idle connections have two each
+// Two cache lines: a million idle sessions have two of them each.
+static_assert(sizeof(PollDesc) <= 128);
 
 }  // namespace netpoll::internal
 

@@ -11,8 +11,8 @@
 namespace netpoll::internal {
 namespace {
 
-// On the worker's stack. The slot is type-stable; its waiter, once published, may be running
-// elsewhere.
+// A fiber's on the worker's stack, a continuation's where it is called (sched/park.h). The slot is
+// type-stable; its waiter, once published, may be running elsewhere.
 template <class Waiting>
 bool CommitWait(Waiting* waiting, void* slot) {
   return static_cast<PollSlot*>(slot)->Commit(sched::Waiter(waiting).word());
@@ -69,20 +69,23 @@ Socket::Hold::~Hold() {
   if (leave.last) socket_->Free();
 }
 
-IoResult Socket::Await(Direction direction, sched::WaitReason why) {
+template <class Block>
+IoResult Socket::AwaitBy(Direction direction, Block block) {
   if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
   PollSlot& slot = desc_->slot(direction);
   return AwaitSlot(
-      slot, [&] { return Check(direction); },
-      [&] { sched::Park(why, &CommitWait<sched::Fiber>, &slot); });
+      slot, [&] { return Check(direction); }, [&] { block(&slot); });
+}
+
+IoResult Socket::Await(Direction direction, sched::WaitReason why) {
+  return AwaitBy(direction,
+                 [&](PollSlot* slot) { sched::Park(why, &CommitWait<sched::Fiber>, slot); });
 }
 
 IoResult Socket::AwaitOr(Direction direction, sched::Continuation& hibernate) {
-  if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
-  PollSlot& slot = desc_->slot(direction);
-  return AwaitSlot(
-      slot, [&] { return Check(direction); },
-      [&] { sched::Hibernate(&hibernate, &CommitWait<sched::Continuation>, &slot); });
+  return AwaitBy(direction, [&](PollSlot* slot) {
+    sched::Hibernate(&hibernate, &CommitWait<sched::Continuation>, slot);
+  });
 }
 
 IoResult Socket::Woken(Direction direction) {

@@ -16,10 +16,8 @@
 #include "sched/waiter.h"
 
 namespace netpoll {
-class Poller;
-}
 
-namespace netpoll {
+class Poller;
 
 // For what goes on after the fiber that began it hibernated.
 struct Hibernated {};
@@ -118,6 +116,8 @@ class Socket {
   const Kernel& kernel() const { return desc_->shard.kernel(); }
 
  private:
+  template <class Block>
+  IoResult AwaitBy(Direction direction, Block block);
   void MoveFrom(Socket& other);
   void WaitForGate(Direction direction);
   void WakeGate(const FdGate::Leave& leave);
