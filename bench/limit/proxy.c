@@ -1,53 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The floor for a copying TCP proxy: one thread, edge-triggered epoll, two receives and two sends
-// per request and answer, nothing else. It has no limits, timers, logs or drain; it is what a real
-// proxy is compared against, not a real proxy. Usage: proxy PORT BACKEND_HOST BACKEND_PORT
-//
-// A session has two ends, 0 = client and 1 = backend. What end i sends flows to end 1 - i; what the
-// kernel did not take of it is held at end i, and end i is not read meanwhile. The end of a stream
-// passes on as a FIN once everything before it was taken; the session ends when both have passed.
-// The rules of edge-triggered reading are those of echo.c.
+// The floor for a TCP proxy: one thread, edge-triggered epoll, nothing else. It has no limits,
+// timers, logs or drain; it is what a real proxy is compared against, not a real proxy. How it
+// moves bytes is copy.c or splice.c.
+// Usage: proxy PORT BACKEND_HOST BACKEND_PORT
 
 #define _GNU_SOURCE
+#include "bench/limit/proxy.h"
+
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "bench/limit/tcp.h"
 
-enum { kBufferSize = 64 * 1024, kBatch = 256 };
+enum { kBatch = 256 };
 
-struct Session;
-
-struct End {
-  struct Session* session;
-  int fd;
-  int ending;    // RDHUP, HUP or ERR was seen: the short-read rule is off.
-  int finished;  // Its stream has ended and the FIN was passed on.
-  char* held;    // Bytes this end sent that the other end did not take yet, or NULL.
-  size_t held_at;
-  size_t held_end;
-};
-
-struct Session {
-  struct End end[2];
-  int connecting;
-  int client_spoke;  // While connecting: its event is over, so reading it needs no other.
-  int dead;
-  struct Session* next_dead;
-};
-
-static char scratch[kBufferSize];
 static struct sockaddr_in backend;
 // A batch of events may still name both ends of a closed session: freed after the batch.
 static struct Session* dead_sessions;
-
-static struct End* Other(struct End* end) {
-  return &end->session->end[end == &end->session->end[0]];
-}
 
 static void Close(struct Session* session) {
   close(session->end[0].fd);
@@ -61,77 +34,18 @@ static void FreeDead(void) {
   while (dead_sessions != NULL) {
     struct Session* session = dead_sessions;
     dead_sessions = session->next_dead;
-    free(session->end[0].held);
-    free(session->end[1].held);
+    FreeStore(&session->end[0]);
+    FreeStore(&session->end[1]);
     free(session);
   }
 }
 
-// Sends until all is gone or the kernel takes no more. Returns the bytes taken, or -1 on an error.
-static ssize_t Send(int fd, const char* data, size_t size) {
-  size_t sent = 0;
-  while (sent < size) {
-    const ssize_t n = send(fd, data + sent, size - sent, MSG_NOSIGNAL);
-    if (n >= 0) {
-      sent += (size_t)n;
-    } else if (errno == EAGAIN) {
-      break;
-    } else if (errno != EINTR) {
-      return -1;
-    }
-  }
-  return (ssize_t)sent;
-}
-
-static void Hold(struct End* from, const char* data, size_t size) {
-  from->held = malloc(size);
-  if (from->held == NULL) Die("malloc");
-  memcpy(from->held, data, size);
-  from->held_at = 0;
-  from->held_end = size;
-}
-
-// Returns 1 when nothing is held any more, 0 when the other end must read first, -1 on an error.
-static int Flush(struct End* from) {
-  const ssize_t n =
-      Send(Other(from)->fd, from->held + from->held_at, from->held_end - from->held_at);
-  if (n < 0) return -1;
-  from->held_at += (size_t)n;
-  if (from->held_at < from->held_end) return 0;
-  free(from->held);
-  from->held = NULL;
-  return 1;
-}
-
 // Passes the end of the stream on. Returns 0 when it was the second one: the session is over.
-static int Finish(struct End* from) {
+int Finish(struct End* from) {
   from->finished = 1;
   if (Other(from)->finished) return 0;
   shutdown(Other(from)->fd, SHUT_WR);
   return 1;
-}
-
-// Copies until `from` is drained or the other end is full. Returns 0 when the session is over.
-static int Copy(struct End* from) {
-  if (from->held != NULL) {
-    const int flushed = Flush(from);
-    if (flushed <= 0) return flushed == 0;
-  }
-  for (;;) {
-    const ssize_t n = recv(from->fd, scratch, sizeof scratch, 0);
-    if (n == 0) return Finish(from);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return errno == EAGAIN;
-    }
-    const ssize_t sent = Send(Other(from)->fd, scratch, (size_t)n);
-    if (sent < 0) return 0;
-    if (sent < n) {
-      Hold(from, scratch + sent, (size_t)(n - sent));
-      return 1;
-    }
-    if ((size_t)n < sizeof scratch && !from->ending) return 1;
-  }
 }
 
 // The backend answered the connect: what the client has sent so far can go. Returns 0 on failure.
@@ -142,7 +56,7 @@ static int Connected(struct Session* session) {
     return 0;
   }
   session->connecting = 0;
-  return !session->client_spoke || Copy(&session->end[0]);
+  return !session->client_spoke || Relay(&session->end[0]);
 }
 
 // Returns 0 when the session is over.
@@ -157,8 +71,8 @@ static int Serve(struct End* end, uint32_t events) {
   }
   if ((events & EPOLLHUP) && end->finished) return 0;  // Reset after its FIN: nobody reads.
   struct End* other = Other(end);
-  if ((events & EPOLLOUT) && other->held != NULL && !Copy(other)) return 0;
-  if (((events & EPOLLIN) || end->ending) && end->held == NULL && !end->finished) return Copy(end);
+  if ((events & EPOLLOUT) && other->held > 0 && !Relay(other)) return 0;
+  if (((events & EPOLLIN) || end->ending) && end->held == 0 && !end->finished) return Relay(end);
   return 1;
 }
 
@@ -204,6 +118,7 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: proxy PORT BACKEND_HOST BACKEND_PORT\n");
     return 2;
   }
+  signal(SIGPIPE, SIG_IGN);  // splice has no MSG_NOSIGNAL
   backend = Address(argv[2], argv[3]);
   const int listener = Listen(argv[1]);
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
