@@ -17,6 +17,9 @@ namespace {
 constexpr IoResult kIsClosed = {.status = IoStatus::kClosed};
 using internal::EventBits;
 
+// Not SPLICE_F_MORE, which would hold a last part of a segment back for 200 ms.
+constexpr unsigned int kSpliceFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+
 size_t TotalSize(std::span<const iovec> buffers) {
   size_t total = 0;
   for (const iovec& buffer : buffers) total += buffer.iov_len;
@@ -143,6 +146,23 @@ IoResult Conn::Reader::TryPeek(std::span<std::byte> buffer) {
   return seen;
 }
 
+// At an urgent mark the kernel splices nothing, and says EAGAIN whatever lies behind it.
+bool Conn::CanSplice() const {
+  return is_tcp_ && (socket_.desc()->event_bits() & EventBits::kUrgent) == 0;
+}
+
+// A short splice says nothing about the socket, since a pipe is also full when its slots are, each
+// by a byte: so the short-read rule does not hold, and only EAGAIN says that all was read.
+IoResult Conn::Reader::TrySplice(Pipe& pipe) {
+  if (!hold_ || conn_.socket_.closed()) return kIsClosed;
+  const IoResult moved = conn_.ReceiveHeld(/*asked=*/0, [&] {
+    const internal::Socket& socket = conn_.socket_;
+    return socket.kernel().Splice(socket.fd(), pipe.write_fd_, pipe.capacity_, kSpliceFlags);
+  });
+  pipe.held_ += moved.bytes;
+  return moved;
+}
+
 // --- Writing.
 
 // One attempt. Writing skips T1: after EAGAIN a readiness noted long ago costs one more attempt,
@@ -197,6 +217,16 @@ IoResult Conn::Writer::Writev(std::span<const iovec> buffers) {
 
 IoResult Conn::Writer::TryWrite(std::span<const std::byte> data) {
   return hold_ ? conn_.SendHeld(data) : kIsClosed;
+}
+
+IoResult Conn::Writer::TrySplice(Pipe& pipe) {
+  if (!hold_) return kIsClosed;
+  const internal::Socket& socket = conn_.socket_;
+  if (const IoResult state = socket.Check(Direction::kWrite); !state.ok()) return state;
+  const ssize_t sent = socket.kernel().Splice(pipe.read_fd_, socket.fd(), pipe.held_, kSpliceFlags);
+  if (sent < 0) return IoResult::FromErrno(static_cast<int>(-sent));
+  pipe.held_ -= static_cast<size_t>(sent);
+  return {.bytes = static_cast<size_t>(sent)};
 }
 
 IoResult Conn::Writer::AwaitWritable() {

@@ -9,7 +9,7 @@
 //   conn.Write(request);
 //   for (IoResult got; (got = conn.Read(buffer)).ok();) Use(buffer.first(got.bytes));
 //
-// The process must ignore SIGPIPE only if it splices; sends here use MSG_NOSIGNAL.
+// A process that uses TrySplice must ignore SIGPIPE; all else here sends with MSG_NOSIGNAL.
 #ifndef PARKWAY_NETPOLL_CONN_H_
 #define PARKWAY_NETPOLL_CONN_H_
 
@@ -22,6 +22,7 @@
 #include "netpoll/endpoint.h"
 #include "netpoll/internal/socket.h"
 #include "netpoll/io_result.h"
+#include "netpoll/pipe.h"
 #include "sched/clock.h"
 
 namespace netpoll {
@@ -84,6 +85,12 @@ class Conn {
     IoResult TryRead(std::span<std::byte> buffer);
     // As TryRead, but the bytes stay where they are: the next read finds them again.
     IoResult TryPeek(std::span<std::byte> buffer);
+    // As TryRead, but the bytes go into `pipe`, as many as it has room for. REQUIRES: CanSplice(),
+    // and an empty pipe.
+    IoResult TrySplice(Pipe& pipe);
+    // TCP, and no urgent mark was seen: at one, splicing finds nothing for ever, while reading
+    // passes over it.
+    bool CanSplice() const { return hold_ && conn_.CanSplice(); }
 
    private:
     Conn& conn_;
@@ -103,6 +110,8 @@ class Conn {
     IoResult Writev(std::span<const iovec> buffers);
     // What the kernel takes now, at least one byte, or kAgain and 0.
     IoResult TryWrite(std::span<const std::byte> data);
+    // As TryWrite, of what is in `pipe`.
+    IoResult TrySplice(Pipe& pipe);
     // Blocks until a write is likely to be taken. A hint, and also woken when a connection named by
     // AlsoWakeFor breaks. Call it after TryWrite said kAgain.
     IoResult AwaitWritable();
@@ -186,6 +195,7 @@ class Conn {
   IoResult SendvHeld(std::span<iovec> buffers);
   IoResult FinishConnect(const Endpoint& to, sched::Deadline deadline);
   bool NoMoreEdges() const;
+  bool CanSplice() const;
   int64_t BytesIn(unsigned long queue);
   Endpoint Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const);
 

@@ -38,6 +38,9 @@ class KernelCalls {
   virtual ssize_t Send(int fd, const void* data, size_t size, int flags) = 0;
   virtual ssize_t Readv(int fd, const iovec* buffers, int count) = 0;
   virtual ssize_t Sendmsg(int fd, const msghdr* message, int flags) = 0;
+  virtual int Pipe2(int* fds, int flags) = 0;
+  virtual int SetPipeSize(int fd, int bytes) = 0;
+  virtual ssize_t Splice(int from, int to, size_t size, unsigned int flags) = 0;
   virtual int Shutdown(int fd, int how) = 0;
   virtual int Close(int fd) = 0;
   virtual int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) = 0;
@@ -93,6 +96,19 @@ class Kernel {
   }
   ssize_t Sendmsg(int fd, const msghdr* message, int flags) const {
     return Call(::sendmsg, &KernelCalls::Sendmsg, fd, message, flags);
+  }
+  int Pipe2(int* fds, int flags) const { return Call(::pipe2, &KernelCalls::Pipe2, fds, flags); }
+  // The size it has then. -EPERM: the user's pipes hold more than pipe-user-pages-soft, and this
+  // one has the size it had.
+  int SetPipeSize(int fd, int bytes) const {
+    return Real() ? Raw(::fcntl, fd, F_SETPIPE_SZ, bytes) : simulated_->SetPipeSize(fd, bytes);
+  }
+  // Between a pipe and a stream, at neither's offset.
+  ssize_t Splice(int from, int to, size_t size, unsigned int flags) const {
+    return Retry([&] {
+      return Real() ? Raw(::splice, from, nullptr, to, nullptr, size, flags)
+                    : simulated_->Splice(from, to, size, flags);
+    });
   }
   int Shutdown(int fd, int how) const { return Call(::shutdown, &KernelCalls::Shutdown, fd, how); }
   // Not retried: Linux frees the descriptor even when it reports EINTR.

@@ -46,6 +46,7 @@ struct Config {
   std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);         // 0: wait for nobody
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);      // whole seconds; 0: off
   size_t buffer_memory = size_t{64} << 20;  // bytes, the bound of all leased relay buffers
+  size_t splice_memory = size_t{64} << 20;  // bytes, the bound of all pipes; 0: none
 
   int workers = 0;  // 0: one per CPU of the affinity mask, limited by the cgroup quota
   bool pin_cpus = false;

@@ -137,9 +137,9 @@ TEST(ConfigTest, ReadsEveryFlag) {
   const Config config =
       Good({"--mode=proxy", "--listen=[::1]:5", "--backend=10.0.0.1:80", "--max_conns=100000000",
             "--backlog=1", "--connect_timeout=1h", "--idle_timeout=0", "--half_close_timeout=1ms",
-            "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB", "--workers=1024",
-            "--pin_cpus", "--spin=50us", "--stall_report=1s", "--stack_size=20KiB",
-            "--drain_timeout=0s"});
+            "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB",
+            "--splice_memory=1MiB", "--workers=1024", "--pin_cpus", "--spin=50us",
+            "--stall_report=1s", "--stack_size=20KiB", "--drain_timeout=0s"});
   EXPECT_EQ(config.mode, Mode::kProxy);
   EXPECT_EQ(config.max_conns, 100'000'000);
   EXPECT_EQ(config.backlog, 1);
@@ -149,6 +149,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.reset_linger, 0s);
   EXPECT_EQ(config.keepalive_idle, 90s);
   EXPECT_EQ(config.buffer_memory, size_t{1} << 40);
+  EXPECT_EQ(config.splice_memory, size_t{1} << 20);
   EXPECT_EQ(config.workers, 1024);
   EXPECT_TRUE(config.pin_cpus);
   EXPECT_EQ(config.spin, 50us);
@@ -207,6 +208,8 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
       {"--buffer_memory=64", "add a unit, for example 64KiB"},
       {"--buffer_memory=1KiB", "must be 64KiB to 1TiB"},
       {"--buffer_memory=2TiB", "must be 64KiB to 1TiB"},
+      {"--splice_memory=511KiB", "must be 0 or 512KiB to 1TiB"},
+      {"--splice_memory=2TiB", "must be 0 or 512KiB to 1TiB"},
       {"--workers=1025", "must be a whole number, 0 to 1024"},
       {"--workers=0x4", "must be a whole number, 0 to 1024"},
       {"--workers= 4", "must be a whole number, 0 to 1024"},
@@ -326,7 +329,8 @@ TEST_F(ConfigFileTest, PrintedFlagsReadBackToTheSameConfig) {
            {},
            {"--workers=3"},
            {"--mode=echo", "--listen=:1", "--listen=unix:/a b", "--idle_timeout=1.5s"},
-           {"--backend=pair:80", "--backend=pair:80", "--pin_cpus", "--buffer_memory=65537B"}}) {
+           {"--backend=pair:80", "--backend=pair:80", "--pin_cpus", "--buffer_memory=65537B",
+            "--splice_memory=0"}}) {
     const Config config = Good(arguments);
     std::string text;
     for (const std::string& line : ToFlags(config)) text += line + "\n";

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "server/pipe_pool.h"
 
 namespace parkway {
 
@@ -25,13 +26,19 @@ int64_t ReservedDescriptors(const Config& config, int workers) {
   return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses));
 }
 
+int64_t Pipes(const Config& config, int64_t descriptors) {
+  const auto pipes = static_cast<int64_t>(config.splice_memory / PipePool::kPipeBytes);
+  return std::min(pipes, descriptors / 64);
+}
+
 int64_t DescriptorsPerClient(const Config& config) {
   if (config.mode == Mode::kEcho) return 1;
   return config.embedded_backends ? 3 : 2;
 }
 
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {
-  const int64_t left = descriptors - ReservedDescriptors(config, workers);
+  const int64_t left =
+      descriptors - ReservedDescriptors(config, workers) - 2 * Pipes(config, descriptors);
   const int64_t allowed = std::max<int64_t>(left / DescriptorsPerClient(config), 1);
   if (config.max_conns == 0) return allowed;
   if (config.max_conns <= allowed) return config.max_conns;

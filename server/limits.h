@@ -17,6 +17,10 @@ namespace parkway {
 inline constexpr int64_t kReservedDescriptorsMin = 256;
 int64_t ReservedDescriptors(const Config& config, int workers);
 
+// How many pipes large flows may use: what --splice_memory allows, and no more than a 32nd of the
+// descriptors, two each. They are kept back, too.
+int64_t Pipes(const Config& config, int64_t descriptors);
+
 // Descriptors a client takes, and as many fibers: one for echo, two for a proxied session, and one
 // more where the daemon is its own backend.
 int64_t DescriptorsPerClient(const Config& config);

@@ -11,6 +11,7 @@ namespace {
 
 Config Proxy(int addresses = 1) {
   Config config;
+  config.splice_memory = 0;
   config.listen.resize(addresses);
   return config;
 }
@@ -49,8 +50,18 @@ TEST(LimitsTest, ManyWorkersAndAddressesNeedMoreThemselves) {
   EXPECT_EQ(ReservedDescriptors(trial, 128), ReservedDescriptors(Proxy(3), 128));
 }
 
+TEST(LimitsTest, PipesTakeNoMoreThanTheirShareOfTheDescriptors) {
+  Config config = Proxy();
+  config.splice_memory = size_t{64} << 20;
+  EXPECT_EQ(Pipes(config, 20'000), 128);
+  EXPECT_EQ(*MaxConns(config, 2, 20'000), (20'000 - 256 - 2 * 128) / 2);
+  EXPECT_EQ(Pipes(config, 1024), 16);
+  EXPECT_EQ(*MaxConns(config, 2, 1024), (1024 - 256 - 2 * 16) / 2);
+  EXPECT_EQ(Pipes(config, 63), 0);
+}
+
 TEST(LimitsTest, MaxConnsFollowsFromTheDescriptorsUnlessGiven) {
-  Config config;
+  Config config = Proxy();
   EXPECT_EQ(*MaxConns(config, 2, 1256), 500);
   config.max_conns = 7;
   EXPECT_EQ(*MaxConns(config, 2, 1256), 7);
@@ -59,7 +70,7 @@ TEST(LimitsTest, MaxConnsFollowsFromTheDescriptorsUnlessGiven) {
 }
 
 TEST(LimitsTest, MaxConnsAboveTheDescriptorsIsRefusedWithTheWayOut) {
-  Config config;
+  Config config = Proxy();
   config.max_conns = 501;
   const absl::StatusOr<int64_t> refused = MaxConns(config, 2, 1256);
   ASSERT_FALSE(refused.ok());

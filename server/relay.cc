@@ -29,10 +29,10 @@ void Relay::MoveUntilItEnds(IoResult waited) {
     if (waited.ok()) {
       // Before the read: who finds nothing unread any more finds this (NoteUnreadBytes).
       Session::NoteActivity(half_, sched::RoundTime());
-      step = buffers().HasRoom() ? Move() : MoveInPlace();
+      step = Move();
     }
     if (step.result.ok()) {
-      if (++moves_ % sched::kOperationsPerTurn == 0) sched::Yield();
+      if (++moves_ % sched::kOperationsPerTurn == 0) EndTurn(step.result.bytes);
     } else if (!GoesOn(step)) {
       return Ended(step);
     }
@@ -48,23 +48,40 @@ void Relay::MoveUntilItEnds(IoResult waited) {
          session_.KeepWaiting(source_, &Conn::SetReadDeadline);
 }
 
+// A whole turn without a wait, and still the buffer was full: the source sends faster than copying
+// moves its bytes.
+[[gnu::noinline]] void Relay::EndTurn(size_t moved) {
+  if (moved == BufferPool::kBufferBytes) half_.splices_left = Session::kSmallSplicesMax;
+  sched::Yield();
+}
+
+Relay::Step Relay::Move() {
+  if (half_.splices_left > 0) {
+    netpoll::Pipe* const pipe = reader_.CanSplice() ? pipes().Scratch() : nullptr;
+    if (pipe != nullptr) return Splice(*pipe);
+  }
+  return buffers().HasRoom() ? Copy() : CopyInPlace();
+}
+
 // No park between the read and the end of the write or the copy into a lease: the scratch buffer
 // belongs to the worker.
-Relay::Step Relay::Move() {
+Relay::Step Relay::Copy() {
   const std::span<std::byte> scratch = buffers().Scratch();
   const IoResult read = reader_.TryRead(scratch);
   if (!read.ok()) return {read, /*reading=*/true};
   const IoResult sent = Send(scratch.first(read.bytes));
   if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
   if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
-  return {SendRest(scratch.subspan(sent.bytes, read.bytes - sent.bytes)), /*reading=*/false};
+  IoResult rest = SendRest(scratch.subspan(sent.bytes, read.bytes - sent.bytes));
+  rest.bytes = read.bytes;  // for EndTurn
+  return {rest, /*reading=*/false};
 }
 
 // While the buffer pool is used up. What the target does not take at once stays with the source's
 // kernel, which costs a system call more per turn and no memory. Waiting for a buffer before
 // reading would let slow receivers stop everybody, and two halves of one session, through a backend
 // that answers as it reads, each other.
-[[gnu::noinline]] Relay::Step Relay::MoveInPlace() {
+[[gnu::noinline]] Relay::Step Relay::CopyInPlace() {
   const std::span<std::byte> scratch = buffers().Scratch();
   const IoResult seen = reader_.TryPeek(scratch);
   if (!seen.ok()) return {seen, /*reading=*/true};
@@ -76,15 +93,52 @@ Relay::Step Relay::Move() {
   return {reader_.TryRead(scratch.first(sent.bytes)), /*reading=*/true};
 }
 
+// As Copy, with a pipe in place of the buffer. What it holds when the half ends is closed with it.
+[[gnu::noinline]] Relay::Step Relay::Splice(netpoll::Pipe& pipe) {
+  const IoResult read = reader_.TrySplice(pipe);
+  if (read.status == IoStatus::kEof) {
+    // Or an urgent mark, which nobody has told of yet, before the end: reading finds what is true.
+    half_.splices_left = 0;
+    return Move();
+  }
+  if (!read.ok()) return {read, /*reading=*/true};
+  NoteSplice(read.bytes);
+  IoResult sent = Send(pipe);
+  if (!pipe.empty()) {
+    const PipePool::Kept kept = pipes().KeepScratch();
+    if (sent.ok() || sent.status == IoStatus::kAgain) sent = SendRest(*kept);
+  }
+  if (sent.ok()) sched::Yield();  // a fill is a turn's worth
+  return {sent, /*reading=*/false};
+}
+
+// Once a flow has become small, a buffer does with fewer system calls.
+void Relay::NoteSplice(size_t moved) {
+  if (moved >= session_.owner_.large_flows.splice) {
+    half_.splices_left = Session::kSmallSplicesMax;
+  } else {
+    --half_.splices_left;
+  }
+}
+
 // --- Writing.
 
 // What the target takes now, or kAgain. Whether it is waited for is for AwaitTarget to say.
-IoResult Relay::Send(std::span<const std::byte> data) {
+template <class Try>
+IoResult Relay::SendBy(Try try_once) {
   for (;;) {
-    const IoResult sent = writer_.TryWrite(data);
+    const IoResult sent = try_once();
     if (sent.status != IoStatus::kTimeout) return sent;
     target_.SetWriteDeadline(sched::kNever);
   }
+}
+
+IoResult Relay::Send(std::span<const std::byte> data) {
+  return SendBy([&] { return writer_.TryWrite(data); });
+}
+
+IoResult Relay::Send(netpoll::Pipe& pipe) {
+  return SendBy([&] { return writer_.TrySplice(pipe); });
 }
 
 // The target takes no more for now: from here on the fiber parks, so the bytes need a place of
@@ -93,16 +147,30 @@ IoResult Relay::Send(std::span<const std::byte> data) {
   const BufferPool::Lease lease = buffers().Take();
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
-  for (;;) {
+  const auto send_some = [&] {
     const IoResult sent = Send(rest);
+    rest = rest.subspan(sent.bytes);
+    return sent;
+  };
+  return SendAll(send_some, [&] { return rest.empty(); });
+}
+
+IoResult Relay::SendRest(netpoll::Pipe& pipe) {
+  return SendAll([&] { return Send(pipe); }, [&] { return pipe.empty(); });
+}
+
+// Calls send_some, which sends what the target takes now, until all_sent; waits in between.
+template <class SendSome, class AllSent>
+IoResult Relay::SendAll(SendSome send_some, AllSent all_sent) {
+  for (;;) {
+    const IoResult sent = send_some();
     if (sent.status == IoStatus::kAgain) {
       if (const IoResult waited = AwaitTarget(); !waited.ok()) return waited;
       continue;
     }
     if (!sent.ok()) return sent;
     Session::NoteActivity(half_, sched::RoundTime());
-    rest = rest.subspan(sent.bytes);
-    if (!rest.empty()) continue;
+    if (!all_sent()) continue;
     TargetIsWritable();
     return sent;
   }

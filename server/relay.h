@@ -12,9 +12,11 @@
 
 #include "netpoll/conn.h"
 #include "netpoll/io_result.h"
+#include "netpoll/pipe.h"
 #include "sched/clock.h"
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
+#include "server/pipe_pool.h"
 #include "server/session.h"
 
 namespace parkway {
@@ -43,12 +45,23 @@ class Relay {
   };
 
   BufferPool& buffers() { return session_.owner_.buffers; }
+  PipePool& pipes() { return session_.owner_.pipes; }
   void MoveUntilItEnds(netpoll::IoResult waited);
   bool GoesOn(const Step& step);
   Step Move();
-  Step MoveInPlace();
+  Step Copy();
+  Step CopyInPlace();
+  Step Splice(netpoll::Pipe& pipe);
+  void EndTurn(size_t moved);
+  void NoteSplice(size_t moved);
+  template <class Try>
+  netpoll::IoResult SendBy(Try try_once);
   netpoll::IoResult Send(std::span<const std::byte> data);
+  netpoll::IoResult Send(netpoll::Pipe& pipe);
   netpoll::IoResult SendRest(std::span<const std::byte> rest);
+  netpoll::IoResult SendRest(netpoll::Pipe& pipe);
+  template <class SendSome, class AllSent>
+  netpoll::IoResult SendAll(SendSome send_some, AllSent all_sent);
   netpoll::IoResult AwaitTarget();
   void TargetIsWritable();
   bool KeepWriting();
@@ -73,7 +86,8 @@ class Relay {
   netpoll::Conn& target_ = session_.Target(half_);
   netpoll::Conn::Reader reader_;  // nobody else reads the source
   netpoll::Conn::Writer writer_;  // nor writes the target
-  uint32_t moves_ = 0;            // on this fiber: as ChargeOperation, which would look it up
+  uint32_t moves_ = 0;            // on this fiber, which has not waited for the source: as
+                                  // ChargeOperation, which would look it up
   // The source broke while the target was blocked: until when the target may take the rest.
   sched::Deadline give_up_ = sched::kNever;
 };

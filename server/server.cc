@@ -42,7 +42,8 @@ EndReason ConnectFailure(const IoResult& result) {
 Server::Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
                int64_t descriptors)
     : SessionOwner({config.idle_timeout, config.half_close_timeout, config.reset_linger},
-                   config.buffer_memory, workers),
+                   platform.large_flows, {config.buffer_memory, Pipes(config, descriptors)},
+                   netpoll::Kernel(platform.simulated), workers),
       config_(config),
       max_conns_(max_conns),
       descriptors_(descriptors),

@@ -37,6 +37,7 @@ struct Platform {
   netpoll::KernelCalls* simulated = nullptr;
   // The open files the process may have; 0: its limit, raised as far as it may be.
   int64_t descriptors = 0;
+  LargeFlows large_flows;
   // Takes a line for the operator, without its end. By default it goes to stderr; not by fprintf,
   // which puts 8 KiB on the fiber's stack: two pages that the stack then keeps.
   std::function<void(const std::string&)> report = [](const std::string& line) {

@@ -69,6 +69,7 @@ void Session::Run() {
 void Session::RunNew(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
   half.resume = &RunWoken;
+  if (half.session.owner_.large_flows.from_start) half.splices_left = kSmallSplicesMax;
   NoteActivity(half, sched::RoundTime());
   half.session.LimitReading(half.source);
   Relay(half).Run();

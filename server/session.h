@@ -38,6 +38,7 @@
 #include "sched/waiter.h"
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
+#include "server/pipe_pool.h"
 
 namespace parkway {
 
@@ -53,8 +54,17 @@ struct SessionTimeouts {
 // What sessions have in common, and who serves them. Outlives them.
 class SessionOwner {
  public:
-  SessionOwner(const SessionTimeouts& timeouts_in, size_t buffer_memory, int workers)
-      : timeouts(timeouts_in), buffers(buffer_memory, workers) {}
+  struct Memory {
+    size_t buffers;  // bytes
+    int64_t pipes;   // of PipePool::kPipeBytes each
+  };
+
+  SessionOwner(const SessionTimeouts& timeouts_in, const LargeFlows& large_flows_in,
+               const Memory& memory, const netpoll::Kernel& kernel, int workers)
+      : timeouts(timeouts_in),
+        large_flows(large_flows_in),
+        buffers(memory.buffers, workers),
+        pipes(kernel, memory.pipes, workers) {}
 
   // The first thing on the session's first fiber: opens it, and ends with session.Run() or
   // session.Refuse().
@@ -63,7 +73,9 @@ class SessionOwner {
   virtual void Ended(Session& session) = 0;
 
   const SessionTimeouts timeouts;
+  const LargeFlows large_flows;
   BufferPool buffers;
+  PipePool pipes;
 
  protected:
   ~SessionOwner() = default;
@@ -89,6 +101,8 @@ class Session {
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
+    // Of a large flow: small splices until it is copied again. 0: it is copied. The half's own.
+    uint8_t splices_left = 0;
   };
 
   struct Deleter {
@@ -129,6 +143,8 @@ class Session {
 
  private:
   friend class Relay;
+  // So many splices in a row that are not large, and the flow is copied again.
+  static constexpr uint8_t kSmallSplicesMax = 8;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   Session(SessionOwner& owner, bool echo);

@@ -55,6 +55,13 @@ ssize_t TcpEnd::Receive(void* buffer, size_t size, bool peek) {
   return state_ == State::kClosed ? -ENOTCONN : -EAGAIN;
 }
 
+// At a mark the kernel looks at the end, as if nothing lay behind it (tcp_splice_read).
+ssize_t TcpEnd::Splice(void* buffer, size_t size) {
+  if (urgent_at_ != 0) return Receive(buffer, size, /*peek=*/false);
+  if (error_ != 0) return -std::exchange(error_, 0);
+  return read_shut_ ? 0 : -EAGAIN;
+}
+
 ssize_t TcpEnd::Send(const void* data, size_t size) {
   if (error_ != 0) return -std::exchange(error_, 0);
   if (write_shut_) return -EPIPE;

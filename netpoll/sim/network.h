@@ -32,6 +32,8 @@ class TcpEnd final {
   TcpEnd(Network& network, int number, size_t send_buffer, size_t receive_buffer);
 
   ssize_t Receive(void* buffer, size_t size, bool peek);
+  // What Receive finds, but not behind an urgent mark.
+  ssize_t Splice(void* buffer, size_t size);
   ssize_t Send(const void* data, size_t size);
   void SendUrgent(char byte);
   int ShutdownWrite();

@@ -69,6 +69,13 @@ struct SimKernel::EventFile final : File {
   uint64_t count = 0;
 };
 
+// One end of a pipe. Nobody waits for one.
+struct SimKernel::PipeFile final : File {
+  uint32_t Events() override { return 0; }
+
+  std::shared_ptr<std::string> held;
+};
+
 struct SimKernel::EpollFile final : File {
   uint32_t Events() override { return ready.empty() ? 0 : uint32_t{EPOLLIN}; }
 
@@ -240,6 +247,61 @@ ssize_t SimKernel::Sendmsg(int fd, const msghdr* message, int flags) {
     if (static_cast<size_t>(sent) < piece.iov_len) break;
   }
   return total;
+}
+
+// --- Pipes.
+
+int SimKernel::Pipe2(int* fds, int) {
+  host_.Pause();
+  if (const int error = Shortage(); error < 0) return error;
+  const auto held = std::make_shared<std::string>();
+  for (int i = 0; i < 2; ++i) {
+    auto end = std::make_unique<PipeFile>();
+    end->held = held;
+    fds[i] = Install(std::move(end));
+    if (fds[i] >= 0) continue;
+    if (i == 1) Close(fds[0]);
+    return fds[i];
+  }
+  return 0;
+}
+
+int SimKernel::SetPipeSize(int fd, int bytes) {
+  if (Find<PipeFile>(fd) == nullptr) return -EBADF;
+  return Shortage() < 0 ? -EPERM : bytes;
+}
+
+ssize_t SimKernel::Splice(int from, int to, size_t size, unsigned int) {
+  if (const int error = EnterBlocking(); error < 0) return error;
+  const bool fills = from >= 0 && from < static_cast<int>(files_.size()) &&
+                     dynamic_cast<SocketFile*>(files_[from].get()) != nullptr;
+  SocketFile* const socket = Find<SocketFile>(fills ? from : to);
+  PipeFile* const pipe = Find<PipeFile>(fills ? to : from);
+  if (socket == nullptr || pipe == nullptr) return -EBADF;
+  if (socket->end == nullptr) return fills ? -ENOTCONN : -EPIPE;
+  const ssize_t moved = fills ? FillPipe(*socket->end, *pipe->held, size)
+                              : DrainPipe(*pipe->held, *socket->end, size);
+  host_.Note(fills ? "splice in" : "splice out", socket->end->number, static_cast<int64_t>(size),
+             moved);
+  return moved;
+}
+
+// A pipe may be full with little in it, since every piece takes a slot.
+ssize_t SimKernel::FillPipe(TcpEnd& from, std::string& held, size_t size) {
+  PARKWAY_CHECK(held.size() <= options_.pipe_bytes, held.size());
+  const size_t room = std::min(size, options_.pipe_bytes - held.size());
+  if (room == 0) return -EAGAIN;
+  std::string bytes(1 + host_.Choose(room), '\0');
+  const ssize_t got = from.Splice(bytes.data(), bytes.size());
+  if (got > 0) held.append(bytes, 0, static_cast<size_t>(got));
+  return got;
+}
+
+ssize_t SimKernel::DrainPipe(std::string& held, TcpEnd& to, size_t size) {
+  PARKWAY_CHECK(!held.empty(), size);  // it would block
+  const ssize_t sent = to.Send(held.data(), std::min(size, held.size()));
+  if (sent > 0) held.erase(0, static_cast<size_t>(sent));
+  return sent;
 }
 
 int SimKernel::Shutdown(int fd, int how) {

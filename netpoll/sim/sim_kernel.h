@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "netpoll/kernel.h"
@@ -22,13 +23,14 @@ class SimKernel final : public KernelCalls {
     int descriptors = 20000;  // RLIMIT_NOFILE
     int connect_error = 0;    // what every connect fails with at once
     // Chances in 1024.
-    int interrupted_chance = 0;     // a call that may block returns -EINTR
-    int spurious_event_chance = 0;  // a wait also reports a socket where nothing changed
-    int late_event_chance = 0;      // an event is held back
-    sched::Duration late_max{0};    // for so long at most
-    int held_poll_chance = 0;       // a poll is slow, before or after it collects
-    sched::Duration held_max{0};    // and takes so long at most
-    int shortage_chance = 0;        // a call that needs memory or a table entry finds none
+    int interrupted_chance = 0;            // a call that may block returns -EINTR
+    int spurious_event_chance = 0;         // a wait also reports a socket where nothing changed
+    int late_event_chance = 0;             // an event is held back
+    sched::Duration late_max{0};           // for so long at most
+    int held_poll_chance = 0;              // a poll is slow, before or after it collects
+    sched::Duration held_max{0};           // and takes so long at most
+    int shortage_chance = 0;               // a call that needs memory or a table entry finds none
+    size_t pipe_bytes = size_t{64} << 10;  // what pipes have room for, whatever size they are given
   };
 
   SimKernel(Network& network, const Options& options);
@@ -48,6 +50,9 @@ class SimKernel final : public KernelCalls {
   ssize_t Send(int fd, const void* data, size_t size, int flags) override;
   ssize_t Readv(int fd, const iovec* buffers, int count) override;
   ssize_t Sendmsg(int fd, const msghdr* message, int flags) override;
+  int Pipe2(int* fds, int flags) override;
+  int SetPipeSize(int fd, int bytes) override;
+  ssize_t Splice(int from, int to, size_t size, unsigned int flags) override;
   int Shutdown(int fd, int how) override;
   int Close(int fd) override;
   int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) override;
@@ -71,6 +76,7 @@ class SimKernel final : public KernelCalls {
   struct SocketFile;
   struct EventFile;
   struct EpollFile;
+  struct PipeFile;
 
   template <class T>
   T* Find(int fd);
@@ -80,6 +86,8 @@ class SimKernel final : public KernelCalls {
   void HoldPoll();
   void Changed(File& file, uint32_t events);
   void MakeReady(Watch& watch);
+  ssize_t FillPipe(TcpEnd& from, std::string& held, size_t size);
+  ssize_t DrainPipe(std::string& held, TcpEnd& to, size_t size);
   int Collect(EpollFile& epoll, epoll_event* events, int count);
   void AddSpurious(EpollFile& epoll);
 

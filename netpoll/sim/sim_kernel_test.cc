@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <csignal>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -40,6 +41,7 @@ class Teller {
  public:
   explicit Teller(const Kernel& kernel) : kernel_(kernel) {
     edges_ = kernel_.EpollCreate(EPOLL_CLOEXEC);
+    EXPECT_EQ(kernel_.Pipe2(pipe_, O_NONBLOCK | O_CLOEXEC), 0);
     listener_ = NewSocket();
     sockaddr_in any = {};
     any.sin_family = AF_INET;
@@ -54,7 +56,7 @@ class Teller {
   }
 
   ~Teller() {
-    for (const int fd : {a, b, listener_, edges_}) {
+    for (const int fd : {a, b, listener_, edges_, pipe_[0], pipe_[1]}) {
       if (fd >= 0) kernel_.Close(fd);
     }
   }
@@ -104,6 +106,9 @@ class Teller {
     const ssize_t got = kernel_.Recv(fd, buffer, std::min(size, sizeof buffer), flags);
     Say("recv: " + (got > 0 ? "'" + std::string(buffer, got) + "'" : Value(got)));
   }
+  // All that can be spliced, from there and to there.
+  void SpliceFrom(int fd) { Splice("from", fd, pipe_[1], 65536); }
+  void SpliceTo(int fd) { Splice("to", pipe_[0], fd, in_pipe_); }
   // As much as the kernel takes, and as much as has come.
   void Fill(int fd) {
     const std::string piece(65536, 'x');
@@ -176,6 +181,17 @@ class Teller {
     return value < 0 ? strerrorname_np(static_cast<int>(-value)) : std::to_string(value);
   }
 
+  void Splice(const std::string& direction, int from, int to, size_t size) {
+    ssize_t total = 0;
+    ssize_t moved = 0;
+    do {
+      moved = kernel_.Splice(from, to, size - total, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+      total += std::max<ssize_t>(moved, 0);
+    } while (moved > 0 && total < static_cast<ssize_t>(size));
+    in_pipe_ += to == pipe_[1] ? total : -total;
+    Say("spliced " + direction + ": " + std::to_string(total) + ", then " + Value(moved));
+  }
+
   void Add(int epoll, int fd) {
     epoll_event event = {};
     event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
@@ -199,6 +215,8 @@ class Teller {
   }
 
   const Kernel& kernel_;
+  int pipe_[2] = {-1, -1};
+  size_t in_pipe_ = 0;
   int listener_ = -1;
   int edges_ = -1;
   sockaddr_in address_ = {};
@@ -410,6 +428,63 @@ constexpr Case kCases[] = {
        t.Receive(t.a);
        t.Receive(t.a);
      }},
+    {"SplicingMovesBytes",
+     [](Teller& t) {
+       t.SpliceFrom(t.a);
+       t.Send(t.b, "data");
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.SpliceTo(t.a);
+       t.Settle();
+       t.Receive(t.b);
+       t.Shutdown(t.b);
+       t.Settle();
+       t.SpliceFrom(t.a);
+     }},
+    {"SplicingStopsAtAnUrgentMark",
+     [](Teller& t) {
+       t.Send(t.b, "one");
+       t.Settle();
+       t.Send(t.b, "!", MSG_OOB);
+       t.Settle();
+       t.Send(t.b, "two");
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.SpliceFrom(t.a);
+       t.Receive(t.a);
+       t.SpliceFrom(t.a);
+     }},
+    {"SplicingTakesAnUrgentMarkBeforeAFinForTheEnd",
+     [](Teller& t) {
+       t.Send(t.b, "!", MSG_OOB);
+       t.Settle();
+       t.Send(t.b, "two");
+       t.Shutdown(t.b);
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.Receive(t.a);
+       t.Receive(t.a);
+     }},
+    {"SplicingAfterAReset",
+     [](Teller& t) {
+       t.Send(t.b, "data");
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.Abort(t.b);
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.SpliceTo(t.a);
+     }},
+    {"SplicingIntoAReset",
+     [](Teller& t) {
+       t.Send(t.b, "data");
+       t.Settle();
+       t.SpliceFrom(t.a);
+       t.Abort(t.b);
+       t.Settle();
+       t.SpliceTo(t.a);
+       t.SpliceFrom(t.a);
+     }},
     {"AFullSendQueue",
      [](Teller& t) {
        t.Fill(t.a);
@@ -451,6 +526,7 @@ constexpr Case kCases[] = {
 };
 
 std::string RealTells(const Case& c) {
+  signal(SIGPIPE, SIG_IGN);  // splice has no MSG_NOSIGNAL
   const Kernel kernel;
   Teller teller(kernel);
   c.tell(teller);

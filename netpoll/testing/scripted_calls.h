@@ -23,6 +23,9 @@ enum class Op : uint8_t {
   kSend,
   kReadv,
   kSendmsg,
+  kPipe2,
+  kSetPipeSize,
+  kSplice,
   kShutdown,
   kClose,
   kGetSockOpt,
@@ -91,6 +94,18 @@ class ScriptedCalls : public KernelCalls {
   ssize_t Sendmsg(int fd, const msghdr* message, int flags) override {
     const int error = Enter(Op::kSendmsg, fd);
     return error != 0 ? -error : real_.Sendmsg(fd, message, flags);
+  }
+  int Pipe2(int* fds, int flags) override {
+    const int error = Enter(Op::kPipe2, -1);
+    return error != 0 ? -error : real_.Pipe2(fds, flags);
+  }
+  int SetPipeSize(int fd, int bytes) override {
+    const int error = Enter(Op::kSetPipeSize, fd);
+    return error != 0 ? -error : real_.SetPipeSize(fd, bytes);
+  }
+  ssize_t Splice(int from, int to, size_t size, unsigned int flags) override {
+    const int error = Enter(Op::kSplice, from);
+    return error != 0 ? -error : real_.Splice(from, to, size, flags);
   }
   int Shutdown(int fd, int how) override {
     const int error = Enter(Op::kShutdown, fd);

@@ -156,7 +156,7 @@ class Mistakes(DaemonTest):
     def test_max_conns_above_what_the_open_files_allow(self):
         message = self.refused(f"--listen={HOST}:0", "--backend=127.0.0.1:9", "--max_conns=1000",
                                nofile=1000)
-        self.assertRegex(message, r"^--max_conns=1000: the limit of 1000 open files allows 372; ")
+        self.assertRegex(message, r"^--max_conns=1000: the limit of 1000 open files allows 357; ")
 
     def test_a_privileged_port(self):
         lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())

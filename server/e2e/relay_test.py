@@ -369,7 +369,7 @@ class StreamsOfTwoWorkers(Streams, DaemonTest):
 class SlowReceivers(DaemonTest):
     def test_a_client_that_never_reads_costs_bounded_memory_and_nobody_else(self):
         server = self.listen()
-        daemon = self.proxy(server, flags=("--workers=2", "--buffer_memory=1MiB"))
+        daemon = self.proxy(server, flags=("--workers=2", "--buffer_memory=1MiB", "--splice_memory=0"))
         other, other_backend = self.session(daemon, server)
         self.assert_relays(other, other_backend)
         before = daemon.rss()
@@ -401,7 +401,8 @@ class SlowReceivers(DaemonTest):
     def start_exhausted(self, sessions, workers):
         """More slow receivers than buffers; what each backend has to send."""
         server = self.listen()
-        daemon = self.proxy(server, flags=(f"--workers={workers}", "--buffer_memory=256KiB"))
+        daemon = self.proxy(server, flags=(f"--workers={workers}", "--buffer_memory=256KiB",
+                                           "--splice_memory=0"))
         pairs = [self.session(daemon, server) for _ in range(sessions)]
         streams = [Pattern(f"slow {number}", 12 * MIB) for number in range(sessions)]
         senders = Parallel()
@@ -463,7 +464,7 @@ class SlowReceivers(DaemonTest):
     def test_a_backend_that_answers_as_it_reads_does_not_need_two_buffers(self):
         """The upload waits until the backend reads on, and that until its answer is taken."""
         server = self.listen()
-        daemon = self.proxy(server, flags=("--workers=1", "--buffer_memory=64KiB"))
+        daemon = self.proxy(server, flags=("--workers=1", "--buffer_memory=64KiB", "--splice_memory=0"))
         client, backend = self.session(daemon, server)
         stream = Pattern("round trip", 32 * MIB)
 
@@ -476,7 +477,7 @@ class SlowReceivers(DaemonTest):
 
     def test_an_exhausted_pool_keeps_memory_bounded(self):
         server = self.listen()
-        daemon = self.proxy(server, flags=("--workers=2", "--buffer_memory=512KiB"))
+        daemon = self.proxy(server, flags=("--workers=2", "--buffer_memory=512KiB", "--splice_memory=0"))
         client, backend = self.session(daemon, server)
         self.assert_relays(client, backend)
         before = daemon.rss()
@@ -904,8 +905,11 @@ class Limits(DaemonTest):
         self.stop(daemon)
 
     def test_the_limit_follows_from_the_descriptors(self):
-        self.assertEqual(self.echo(nofile=1000).max_conns, 1000 - 256)
-        self.assertEqual(self.proxy(self.refuses(), nofile=1000).max_conns, (1000 - 256) // 2)
+        kept = 256 + 2 * (1000 // 64)  # two for each pipe
+        self.assertEqual(self.echo(nofile=1000).max_conns, 1000 - kept)
+        self.assertEqual(self.proxy(self.refuses(), nofile=1000).max_conns, (1000 - kept) // 2)
+        without = self.echo("--splice_memory=0", nofile=1000)
+        self.assertEqual(without.max_conns, 1000 - 256)
 
     def test_echo_survives_without_descriptors_and_resumes(self):
         daemon = self.echo("--workers=2")

@@ -155,6 +155,7 @@ void CheckBounds(const Config& config) {
   RequireWithin<std::chrono::nanoseconds>(config.keepalive_idle, 1s, 32767s, true, "keepalive");
   Require(config.keepalive_idle % 1s == 0s, "the kernel counts keepalive in seconds", "keepalive");
   RequireWithin(config.buffer_memory, size_t{64} << 10, size_t{1} << 40, false, "buffer_memory");
+  RequireWithin(config.splice_memory, size_t{512} << 10, size_t{1} << 40, true, "splice_memory");
   RequireWithin(config.workers, 0, 1024, false, "workers");
   RequireWithin<std::chrono::nanoseconds>(config.stall_report, 0s, 1min, false, "stall_report");
   RequireWithin<std::chrono::nanoseconds>(config.spin, 0s, 1ms, false, "spin");

@@ -112,6 +112,10 @@ Plan Base(Dice& dice) {
   plan.kernel.spurious_event_chance = dice.Percent(50) ? 100 : 0;
   plan.kernel.late_event_chance = dice.Percent(50) ? 100 : 0;
   plan.kernel.late_max = microseconds(500);
+  plan.kernel.pipe_bytes = static_cast<size_t>(dice.Between(1, 65536));
+  plan.large_flows.from_start = dice.Percent(30);
+  plan.large_flows.splice = static_cast<size_t>(dice.Between(1, 4096));
+  if (dice.Percent(30)) plan.config.splice_memory = dice.Between(0, 3) * PipePool::kPipeBytes;
   plan.host.turn_max = microseconds(3);
   plan.host.pause_chance = dice.Percent(70) ? static_cast<int>(dice.Between(10, 300)) : 0;
   plan.host.freeze_chance = dice.Percent(30) ? 2 : 0;

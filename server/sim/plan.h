@@ -17,6 +17,7 @@
 #include "netpoll/sim/sim_kernel.h"
 #include "sched/testing/one_thread_host.h"
 #include "server/config.h"
+#include "server/pipe_pool.h"
 
 namespace parkway::sim {
 
@@ -67,6 +68,7 @@ struct Plan {
   uint64_t seed = 0;
   std::string scenario;
   Config config;
+  LargeFlows large_flows;
   netpoll::sim::Network::Options network;
   netpoll::sim::SimKernel::Options kernel;
   sched::testing::OneThreadHost::Options host;

@@ -96,6 +96,7 @@ class World {
     platform.host = &host_;
     platform.simulated = &kernel_;
     platform.descriptors = 20000;
+    platform.large_flows = plan_.large_flows;
     platform.report = [this](const std::string&) { host_.Note("report"); };
     auto server = Server::Start(plan_.config, platform);
     if (!server.ok()) {
