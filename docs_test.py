@@ -21,18 +21,23 @@ from harness import (  # noqa: E402
     HOST, PARKWAY, PATIENCE, address_of, free_port, main, recv_exactly, run_parkway)
 import programs_test  # noqa: E402
 
-PAGES = ("README.md", "bench/README.md", "deploy/README.md", "netpoll/README.md",
-         "sched/README.md", "server/README.md", "server/sim/README.md")
+PAGES = ("README.md", "bench/README.md", "bench/loadgen/README.md", "deploy/README.md",
+         "netpoll/README.md", "sched/README.md", "server/README.md", "server/sim/README.md")
 
 BAZEL = "Bazel itself runs this test, and takes one command at a time"
 MACHINE = "changes the machine; //deploy:deploy_test checks the files"
 MINUTES = "takes minutes; //bench:run_smoke_test runs the programs shortly"
+LOADGEN = "//bench/loadgen:loadgen_test runs both programs"
 SIM = BAZEL + "; //server/sim:sim_test runs the program with such flags"
 FUZZ = BAZEL + "; .ci/run does it for minutes"
 NOT_RUN = {
     "./dev run": BAZEL + "; .ci/run does it",
     "./dev test": "runs this test",
     "./dev bench": MINUTES,
+    "./dev bench --quick": MINUTES,
+    "./dev bench --only=proxy-64,proxy-bulk --json=figures.json": MINUTES,
+    "bazel build --config=opt //bench/loadgen //bench/limit:echo": BAZEL,
+    "bazel-bin/bench/loadgen/loadgen --address=127.0.0.1:7000": LOADGEN,
     "./dev sim": SIM,
     "./dev sim --seeds=1000000 --seed=50000": SIM,
     "./dev sim --seeds=1000 --scenario=resets": SIM,
@@ -44,7 +49,7 @@ NOT_RUN = {
     "./dev fuzz --keep": FUZZ,
     "./dev soak --minutes=10": "takes minutes; //server/e2e:soak_smoke_test runs it shortly",
     "bazel build --config=opt //server:parkway": BAZEL,
-    "bazel build --config=opt //server:parkway //bench/limit:echo //bench/limit:proxy": BAZEL,
+    "bazel build --config=opt //server:parkway //bench/limit/... //bench/loadgen": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
     "apt-get install wrk haproxy nginx libnginx-mod-stream linux-perf valgrind":
         "changes the machine; ./dev installs them",
@@ -187,7 +192,8 @@ class Deploy(programs_test.ProgramTest):
 
 
 class Bench(programs_test.ProgramTest):
-    @runs("python3 bench/run.py",
+    @runs("python3 bench/paired.py --only=echo-64",
+          "python3 bench/run.py",
           "python3 bench/run.py --scenario all",
           "python3 bench/run.py --rounds 3 --seconds 1 --scenario proxy --payload 16384",
           "python3 bench/run.py --scenario echo --connections 1000 --markdown report.md",

@@ -6,12 +6,15 @@ Nothing here asserts speed.
 """
 
 import hashlib
+import json
 import os
 import random
 import re
 import socket
+import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -23,13 +26,18 @@ sys.path.insert(0, str(BENCH))
 from harness import contestants, report  # noqa: E402
 from harness.load import Load, SCENARIOS, choose_scenarios, parse_wrk  # noqa: E402
 from harness.process import BenchError, HOST, Server, find_program, free_port  # noqa: E402
+import paired  # noqa: E402
 import syscalls  # noqa: E402
 
 LIMIT_ECHO = BENCH / "limit/echo"
 LIMIT_PROXY = BENCH / "limit/proxy"
+LIMIT_SPLICE = BENCH / "limit/splice_proxy"
+LOADGEN = BENCH / "loadgen/loadgen"
 if not LIMIT_ECHO.exists():  # Not under Bazel: what Bazel built last.
     LIMIT_ECHO = BENCH.parent / "bazel-bin/bench/limit/echo"
     LIMIT_PROXY = BENCH.parent / "bazel-bin/bench/limit/proxy"
+    LIMIT_SPLICE = BENCH.parent / "bazel-bin/bench/limit/splice_proxy"
+    LOADGEN = BENCH.parent / "bazel-bin/bench/loadgen/loadgen"
 
 STREAM_BYTES = 8 << 20
 SECONDS = 60
@@ -182,7 +190,8 @@ class ProgramTest(unittest.TestCase):
     def run_program(self, name, *flags):
         return subprocess.run(
             [sys.executable, str(BENCH / name), f"--limit_echo={LIMIT_ECHO}",
-             f"--limit_proxy={LIMIT_PROXY}", *flags],
+             f"--limit_proxy={LIMIT_PROXY}", f"--limit_splice={LIMIT_SPLICE}",
+             f"--loadgen={LOADGEN}", *flags],
             capture_output=True, text=True, timeout=10 * SECONDS, cwd=BENCH.parent)
 
     def need(self, *programs):
@@ -216,6 +225,28 @@ class ProgramTest(unittest.TestCase):
             self.assertTrue(all(float(f.replace(",", "")) > 0 for f in figures[:-1]), done.stdout)
             self.assertEqual(len(ratios), 4 * 3, done.stdout)
 
+    def test_paired(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = self.run_program("paired.py", "--rounds=2", "--seconds=0.2",
+                                    "--contestants=floor,splice", f"--json={folder}/out.json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            figures = json.loads(Path(folder, "out.json").read_text())["figures"]
+        self.assertEqual(set(figures), set(paired.ROWS))
+        self.assertIn("splice", figures["proxy-bulk"])
+        for row in figures.values():
+            for rounds in row.values():
+                self.assertEqual([one["errors"] for one in rounds], [0, 0])
+                self.assertTrue(all(one["cpu"] > 0 and one["per_second"] > 0 for one in rounds))
+
+    def test_bounds_hold_the_median_and_narrow_with_more_rounds(self):
+        dice = random.Random(3)
+        few, many = ([dice.gauss(1, 0.1) for _ in range(count)] for count in (9, 400))
+        for ratios in (few, many):
+            low, high = paired.bounds(ratios)
+            self.assertTrue(low <= statistics.median(ratios) <= high)
+        self.assertLess(paired.bounds(many)[1] - paired.bounds(many)[0], 0.06)
+        self.assertGreater(paired.bounds(few)[1] - paired.bounds(few)[0], 0.06)
+
     def test_syscalls(self):
         self.need("wrk", "perf")
         done = self.run_program("syscalls.py", "--seconds=1", "--contestants=floor")
@@ -243,7 +274,7 @@ class ProgramTest(unittest.TestCase):
         self.assertTrue(0 <= float(echo) < 4 and 0 <= float(proxied) < 8, done.stdout)
 
     def test_a_missing_program_says_how_to_build_it(self):
-        for program in ("run.py", "syscalls.py", "instructions.py", "memory.py"):
+        for program in ("paired.py", "run.py", "syscalls.py", "instructions.py", "memory.py"):
             done = self.run_program(program, "--parkway=/nonexistent/parkway")
             self.assertEqual(done.returncode, 1, program)
             self.assertIn("no such program: /nonexistent/parkway", done.stderr)

@@ -13,14 +13,19 @@ REPOSITORY = BENCH.parent
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 NAMES = ("parkway", "floor", "haproxy", "nginx")
+BULK_NAMES = (*NAMES, "splice", "haproxy-splice")
 ECHO_NAMES = ("parkway", "floor")
-LABELS = {"parkway": "Parkway", "floor": "floor", "haproxy": "HAProxy", "nginx": "nginx stream"}
+LABELS = {"parkway": "Parkway", "floor": "floor", "haproxy": "HAProxy", "nginx": "nginx stream",
+          "splice": "splicing floor", "haproxy-splice": "HAProxy, splicing"}
+PROGRAMS = {"haproxy-splice": "haproxy"}  # where it is not the contestant's name
 
 
 def add_arguments(parser):
     binaries = parser.add_argument_group("programs under test")
     for flag, target in (("parkway", "server/parkway"), ("limit_echo", "bench/limit/echo"),
-                         ("limit_proxy", "bench/limit/proxy")):
+                         ("limit_proxy", "bench/limit/proxy"),
+                         ("limit_splice", "bench/limit/splice_proxy"),
+                         ("loadgen", "bench/loadgen/loadgen")):
         binaries.add_argument(f"--{flag}", metavar="PATH",
                               help=f"default: bazel-bin/{target} of this repository")
     binaries.add_argument("--parkway_flags", default="", metavar="FLAGS",
@@ -36,6 +41,8 @@ class Programs:
         self.parkway = self._choose(args.parkway, "server", "parkway")
         self.limit_echo = self._choose(args.limit_echo, "bench/limit", "echo")
         self.limit_proxy = self._choose(args.limit_proxy, "bench/limit", "proxy")
+        self.limit_splice = self._choose(args.limit_splice, "bench/limit", "splice_proxy")
+        self.loadgen = self._choose(args.loadgen, "bench/loadgen", "loadgen")
         self.parkway_flags = args.parkway_flags.split()
 
     @staticmethod
@@ -55,12 +62,14 @@ def missing(contestant, kind, programs):
     if contestant == "parkway":
         return None if programs.parkway.is_file() else (
             f"no program at {programs.parkway}; {build_hint('server', 'parkway')}")
-    if contestant == "floor":
-        path = programs.limit_echo if kind == "echo" else programs.limit_proxy
+    if contestant in ("floor", "splice"):
+        path = {"echo": programs.limit_echo, "proxy": programs.limit_proxy,
+                "splice": programs.limit_splice}[kind if contestant == "floor" else contestant]
         return None if path.is_file() else (
-            f"no program at {path}; {build_hint('bench/limit', kind)}")
-    if find_program(contestant) is None:
-        return f"not installed; apt-get install {contestant}"
+            f"no program at {path}; {build_hint('bench/limit', path.name)}")
+    program = PROGRAMS.get(contestant, contestant)
+    if find_program(program) is None:
+        return f"not installed; apt-get install {program}"
     if contestant == "nginx" and not (STREAM_MODULE.is_file() or _stream_built_in()):
         return "no stream module; apt-get install libnginx-mod-stream"
     return None
@@ -69,9 +78,9 @@ def missing(contestant, kind, programs):
 def choose(requested, kind, programs):
     """The requested contestants that can run this kind, and a sentence for each that cannot."""
     names = requested.split(",")
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in BULK_NAMES]
     if unknown:
-        raise BenchError(f"unknown contestant {unknown[0]!r}; known: {', '.join(NAMES)}")
+        raise BenchError(f"unknown contestant {unknown[0]!r}; known: {', '.join(BULK_NAMES)}")
     reasons = {name: missing(name, kind, programs)
                for name in names if kind == "proxy" or name in ECHO_NAMES}
     present = [name for name, reason in reasons.items() if reason is None]
@@ -114,10 +123,18 @@ def _floor(kind, programs, port, backend):
     return [programs.limit_proxy, port, HOST, backend], None
 
 
-def _haproxy(_, __, port, backend):
+def _splice(_, programs, port, backend):
+    return [programs.limit_splice, port, HOST, backend], None
+
+
+def _haproxy(_, __, port, backend, splice=""):
     folder = _folder()
-    config = _config("haproxy.cfg.in", folder, PORT=port, BACKEND_PORT=backend)
+    config = _config("haproxy.cfg.in", folder, PORT=port, BACKEND_PORT=backend, SPLICE=splice)
     return [find_program("haproxy"), "-db", "-f", config], folder
+
+
+def _haproxy_splice(kind, programs, port, backend):
+    return _haproxy(kind, programs, port, backend, splice="option splice-auto")
 
 
 def _nginx_stream(_, __, port, backend):
@@ -128,7 +145,8 @@ def _nginx_stream(_, __, port, backend):
     return _nginx(find_program("nginx"), config), folder
 
 
-_COMMANDS = {"parkway": _parkway, "floor": _floor, "haproxy": _haproxy, "nginx": _nginx_stream}
+_COMMANDS = {"parkway": _parkway, "floor": _floor, "haproxy": _haproxy, "nginx": _nginx_stream,
+             "splice": _splice, "haproxy-splice": _haproxy_splice}
 
 
 def _echo_backend(programs, cpus):

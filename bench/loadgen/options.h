@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the command line asks for. Flags have these names; durations are in seconds there.
+#ifndef PARKWAY_BENCH_LOADGEN_OPTIONS_H_
+#define PARKWAY_BENCH_LOADGEN_OPTIONS_H_
+
+#include <netinet/in.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace loadgen {
+
+enum class Mode {
+  kRequests,  // requests and answers on kept connections
+  kChurn,     // a new connection for every request
+  kUp,        // clients send all the time
+  kDown,      // clients receive all the time
+  kBoth,      // clients send all the time what comes back
+  kSink,      // a server that reads
+  kSource,    // a server that writes
+};
+
+struct Options {
+  Mode mode = Mode::kRequests;
+  std::string mode_name;
+  sockaddr_in address = {};  // the target's, or where a server listens
+  int connections = 64;
+  size_t size = 64;  // bytes per request; per write, in bulk
+  int depth = 1;     // requests under way on each connection
+  double rate = 0;   // requests per second in all; 0: each when the last was answered
+  bool poisson = false;
+  double seconds = 3;
+  double warmup = 0.3;
+  double timeout = 5;
+  bool verify = true;
+  bool spin = false;
+};
+
+// Exits with code 2 and one line on stderr if it makes no sense.
+Options ParseCommandLine(int argc, char** argv);
+
+}  // namespace loadgen
+
+#endif  // PARKWAY_BENCH_LOADGEN_OPTIONS_H_

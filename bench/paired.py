@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a request, a connection and a byte cost, next to others, in many short rounds.
+
+Every round measures every contestant once, freshly started, alone, pinned to one CPU, in the order
+ABC and then CBA, so that a drift of the machine hits all alike. A ratio is Parkway's figure by the
+other's of the same round; of these the median is told, and between which bounds it lies with 95 %
+confidence (bootstrap). See bench/README.md.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+
+from harness import contestants, report
+from harness.process import (
+    BenchError, HOST, Server, cpu_seconds, free_port, pinned, run, split_cpus)
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """kind: what the server does; backend: what stands behind a proxy; per: what is divided by."""
+
+    name: str
+    title: str
+    kind: str
+    load: tuple
+    backend: str = ""
+    per: str = "request"
+    splices: bool = False
+
+
+def both_kinds(name, title, *load):
+    return (Row(f"echo-{name}", f"echo, {title}", "echo", load),
+            Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, backend="echo"))
+
+
+ROWS = {row.name: row for row in (
+    *both_kinds("64", "64 connections × 64 B", "--connections=64"),
+    *both_kinds("1000", "1000 connections × 64 B", "--connections=1000"),
+    *both_kinds("16k", "64 connections × 16 KiB", "--connections=64", "--size=16384"),
+    *both_kinds("pipelined", "64 connections × 64 B, 16 under way on each", "--connections=64",
+                "--depth=16"),
+    *both_kinds("churn", "connect + 64 B + close, 64 at a time", "--mode=churn",
+                "--connections=64"),
+    Row("proxy-bulk", "proxy, 4 streams down", "proxy",
+        ("--mode=down", "--connections=4", "--noverify"), "source", "byte", True),
+)}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one contestant in one round."""
+
+    cpu: float  # µs per request or connection, ns per byte
+    per_second: float  # requests or connections; Gbit
+    p50: float
+    p99: float
+    errors: int
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(ROWS), metavar="ROWS",
+                        help="of %(default)s (the default)")
+    parser.add_argument("--quick", action="store_true", help="5 rounds of 0.5 s")
+    parser.add_argument("--rounds", type=int, default=41, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.5,
+                        help="per contestant and round, besides the warm-up (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write every figure there")
+    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    contestants.add_arguments(parser)
+    parser.set_defaults(contestants=",".join(contestants.BULK_NAMES))
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.seconds = 5, 0.5
+    if args.rounds < 1 or args.seconds < 0.1:
+        parser.error("--rounds is at least 1, --seconds at least 0.1")
+    unknown = [name for name in args.only.split(",") if name not in ROWS]
+    if unknown:
+        parser.error(f"unknown row {unknown[0]!r}; known: {', '.join(ROWS)}")
+    return args
+
+
+class Bench:
+    def __init__(self, args):
+        self._args = args
+        self._programs = contestants.Programs(args)
+        if not self._programs.loadgen.is_file():
+            raise BenchError(f"no program at {self._programs.loadgen}; "
+                             + contestants.build_hint("bench/loadgen", "loadgen"))
+        self._server_cpu, self._load_cpus = split_cpus()
+
+    def measure(self, row):
+        """(figures by contestant, remarks)"""
+        names, remarks = contestants.choose(self._args.contestants, row.kind, self._programs)
+        names = [name for name in names if row.splices or name in contestants.NAMES]
+        figures = {name: [] for name in names}
+        with self._backend(row) as port:
+            for number in range(self._args.rounds):
+                report.note(f"{row.name}: round {number + 1} of {self._args.rounds}")
+                for name in names if number % 2 == 0 else reversed(names):
+                    figures[name].append(self._measure_one(row, name, port))
+        return figures, remarks
+
+    @contextlib.contextmanager
+    def _backend(self, row):
+        if row.backend != "source":
+            server = contestants.backend(row.backend, self._programs, 0, self._load_cpus)
+            with server or contextlib.nullcontext():
+                yield server and server.port
+            return
+        port = free_port()
+        with Server("the source", [self._programs.loadgen, "--mode=source",
+                                   f"--address={HOST}:{port}"], port, self._load_cpus):
+            yield port
+
+    def _measure_one(self, row, name, backend_port):
+        with contestants.server(name, row.kind, self._programs, [self._server_cpu],
+                                backend_port) as server:
+            result, cpu = self._load(row, server)
+            server.check_alive()
+        errors = sum(result["errors"].values())
+        if row.per == "byte":
+            count, scale, rate = result["received"], 1e9, result["received"] * 8e-9
+        else:
+            count, scale, rate = result["requests"], 1e6, result["requests"]
+        if count == 0:
+            raise BenchError(f"{row.name}: {contestants.LABELS[name]} answered nothing: {result}")
+        latency = result["latency_us"]
+        return Figures(cpu / count * scale, rate / result["seconds"], latency["p50"],
+                       latency["p99"], errors)
+
+    def _load(self, row, server):
+        """The load generator's result, and the server's CPU time while it measured."""
+        command = [self._programs.loadgen, f"--address={HOST}:{server.port}",
+                   f"--seconds={self._args.seconds}", *row.load]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              preexec_fn=pinned(self._load_cpus)) as loadgen:
+            clock = {}
+            pids = server.pids()
+            for line in loadgen.stderr:
+                clock[line.strip()] = cpu_seconds(pids)
+            output = loadgen.stdout.read()
+        if not {"measuring", "measured"} <= clock.keys():
+            raise BenchError(f"the load generator failed: {' '.join(clock)}")
+        return json.loads(output), clock["measured"] - clock["measuring"]
+
+
+def bounds(ratios):
+    """Between which the median lies with 95 % confidence: percentile bootstrap (Efron 1979)."""
+    dice = random.Random(1)
+    medians = sorted(statistics.median(dice.choices(ratios, k=len(ratios)))
+                     for _ in range(RESAMPLES))
+    return medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
+
+
+def ratio_text(mine, theirs):
+    ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+    low, high = bounds(ratios)
+    return f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
+
+
+def column(figures, field):
+    return [getattr(one, field) for one in figures]
+
+
+def rows_table(row, figures):
+    unit, rate = ("ns/byte", "Gbit/s") if row.per == "byte" else ("µs", "per second")
+    header = [row.title, f"CPU {unit}", rate, "p50 µs", "p99 µs", "errors", "Parkway's CPU ÷",
+              "Parkway's rate ÷"]
+    mine = figures.get("parkway")
+    rows = []
+    for name, theirs in figures.items():
+        medians = {field: statistics.median(column(theirs, field))
+                   for field in ("cpu", "per_second", "p50", "p99")}
+        compared = mine is not None and name != "parkway"
+        rows.append([
+            contestants.LABELS[name], f"{medians['cpu']:.3g}", f"{medians['per_second']:,.5g}",
+            f"{medians['p50']:.0f}", f"{medians['p99']:.0f}", str(sum(column(theirs, "errors"))),
+            *(ratio_text(column(mine, field), column(theirs, field)) if compared else ""
+              for field in ("cpu", "per_second"))])
+    return report.table(header, rows)
+
+
+def main():
+    args = parse_arguments()
+    bench, sections, all_figures = Bench(args), [], {}
+    remarks = {}
+    for name in args.only.split(","):
+        figures, said = bench.measure(ROWS[name])
+        remarks.update(dict.fromkeys(said))
+        all_figures[name] = {who: [vars(one) for one in rounds] for who, rounds in figures.items()}
+        sections.append(rows_table(ROWS[name], figures))
+    head = (f"# Paired figures\n\n{report.provenance()}\n- rounds: {args.rounds} of "
+            f"{args.seconds:g} s; median, and in brackets its 95 % confidence bounds")
+    report.publish("\n\n".join([head, "\n".join(f"- {text}" for text in remarks), *sections]),
+                   args.markdown)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({"provenance": report.provenance(), "time": time.time(),
+                       "figures": all_figures}, file)
+
+
+if __name__ == "__main__":
+    run("paired", main)
