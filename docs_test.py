@@ -22,6 +22,7 @@ from harness import (  # noqa: E402
 import programs_test  # noqa: E402
 
 PAGES = ("README.md", "bench/README.md", "bench/loadgen/README.md", "deploy/README.md",
+         "docs/scaling.md",
          "netpoll/README.md", "sched/README.md", "server/README.md", "server/sim/README.md")
 
 BAZEL = "Bazel itself runs this test, and takes one command at a time"
@@ -29,6 +30,7 @@ MACHINE = "changes the machine; //deploy:deploy_test checks the files"
 MINUTES = "takes minutes; //bench:run_smoke_test runs the programs shortly"
 LOADGEN = "//bench/loadgen:loadgen_test runs both programs"
 SIM = BAZEL + "; //server/sim:sim_test runs the program with such flags"
+SCALING = "takes minutes; //bench:scaling_test runs the program shortly"
 FUZZ = BAZEL + "; .ci/run does it for minutes"
 NOT_RUN = {
     "./dev run": BAZEL + "; .ci/run does it",
@@ -51,6 +53,11 @@ NOT_RUN = {
     "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit/... //bench/loadgen": BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
+    "bazel build --config=opt //bench:costs": BAZEL,
+    "python3 bench/scaling.py --measure 15": SCALING,
+    "python3 bench/scaling.py --picture docs/scaling.svg": SCALING,
+    "python3 bench/scaling.py --sensitivity": SCALING,
+    "bazel test //bench:scaling_test": BAZEL,
     "apt-get install wrk haproxy nginx libnginx-mod-stream linux-perf valgrind":
         "changes the machine; ./dev installs them",
     "sudo sysctl --system": MACHINE,
