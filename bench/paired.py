@@ -35,11 +35,12 @@ class Row:
     backend: str = ""
     per: str = "request"
     splices: bool = False
+    everywhere: bool = False  # the server has all CPUs, and sleeps and wakes where it likes
 
 
-def both_kinds(name, title, *load):
-    return (Row(f"echo-{name}", f"echo, {title}", "echo", load),
-            Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, backend="echo"))
+def both_kinds(name, title, *load, everywhere=False):
+    return (Row(f"echo-{name}", f"echo, {title}", "echo", load, everywhere=everywhere),
+            Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, "echo", everywhere=everywhere))
 
 
 ROWS = {row.name: row for row in (
@@ -50,6 +51,8 @@ ROWS = {row.name: row for row in (
                 "--depth=16"),
     *both_kinds("churn", "connect + 64 B + close, 64 at a time", "--mode=churn",
                 "--connections=64"),
+    *both_kinds("lone", "1 connection × 64 B, server on all CPUs", "--connections=1",
+                everywhere=True),
     Row("proxy-bulk", "proxy, 4 streams down", "proxy",
         ("--mode=down", "--connections=4", "--noverify"), "source", "byte", True),
 )}
@@ -97,6 +100,7 @@ class Bench:
             raise BenchError(f"no program at {self._programs.loadgen}; "
                              + contestants.build_hint("bench/loadgen", "loadgen"))
         self._server_cpu, self._load_cpus = split_cpus()
+        self._all_cpus = sorted({self._server_cpu, *self._load_cpus})
 
     def measure(self, row):
         """(figures by contestant, remarks)"""
@@ -123,8 +127,8 @@ class Bench:
             yield port
 
     def _measure_one(self, row, name, backend_port):
-        with contestants.server(name, row.kind, self._programs, [self._server_cpu],
-                                backend_port) as server:
+        cpus = self._all_cpus if row.everywhere else [self._server_cpu]
+        with contestants.server(name, row.kind, self._programs, cpus, backend_port) as server:
             result, cpu = self._load(row, server)
             server.check_alive()
         errors = sum(result["errors"].values())
@@ -163,6 +167,8 @@ def bounds(ratios):
 
 
 def ratio_text(mine, theirs):
+    if not all(theirs):
+        return "–"  # bulk has no latency
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
     low, high = bounds(ratios)
     return f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
@@ -175,7 +181,7 @@ def column(figures, field):
 def rows_table(row, figures):
     unit, rate = ("ns/byte", "Gbit/s") if row.per == "byte" else ("µs", "per second")
     header = [row.title, f"CPU {unit}", rate, "p50 µs", "p99 µs", "errors", "Parkway's CPU ÷",
-              "Parkway's rate ÷"]
+              "its rate ÷", "its p50 ÷"]
     mine = figures.get("parkway")
     rows = []
     for name, theirs in figures.items():
@@ -186,7 +192,7 @@ def rows_table(row, figures):
             contestants.LABELS[name], f"{medians['cpu']:.3g}", f"{medians['per_second']:,.5g}",
             f"{medians['p50']:.0f}", f"{medians['p99']:.0f}", str(sum(column(theirs, "errors"))),
             *(ratio_text(column(mine, field), column(theirs, field)) if compared else ""
-              for field in ("cpu", "per_second"))])
+              for field in ("cpu", "per_second", "p50"))])
     return report.table(header, rows)
 
 

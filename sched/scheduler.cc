@@ -143,6 +143,7 @@ SchedulerStats Scheduler::stats() const {
     stats.switches += worker->switches.load(std::memory_order_relaxed);
     stats.steals += worker->steals.load(std::memory_order_relaxed);
     stats.waits += worker->waits.load(std::memory_order_relaxed);
+    stats.spins += worker->spins.load(std::memory_order_relaxed);
   }
   stats.stalls = core_->watchdog.stalls();
   return stats;

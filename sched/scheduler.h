@@ -40,6 +40,7 @@ struct SchedulerStats {
   int64_t switches = 0;       // fibers run
   int64_t steals = 0;         // successful ones
   int64_t waits = 0;          // waits that could block
+  int64_t spins = 0;          // polls instead of such a wait
   int64_t stalls = 0;         // reported
 };
 
@@ -55,8 +56,9 @@ class Scheduler {
     size_t fiber_stack_bytes = 0;
     // Spawn fails beyond this.
     int64_t fiber_count_max = int64_t{1} << 20;
-    // How long a worker polls before it sleeps. Lowers the latency of a lone connection and burns a
-    // core meanwhile; ignored on a machine with one core.
+    // How long a worker polls at most before it sleeps, where what came lately says that it pays
+    // (internal/spin_policy.h): lowers the latency of a lone busy connection, and burns a core
+    // meanwhile. Ignored on a machine with one core.
     Duration spin{0};
     // CPU i of this list carries worker i (modulo its size); empty: not pinned.
     std::vector<int> cpus{};

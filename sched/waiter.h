@@ -73,6 +73,9 @@ class WaiterList {
     ++size_;
   }
 
+  // The one that it holds; empty when it holds none or several.
+  Waiter only() const { return size_ == 1 ? head_ : Waiter(); }
+
   // An empty Waiter when there is none.
   Waiter PopFront() {
     const Waiter first = head_;

@@ -108,11 +108,13 @@ DEFINE_string(stall_report, "10ms",
               "A duration, 0 to 1m. The report, at most one per second on "
               "stderr, names the function it is in: a bug, or a host that starves the process. "
               "Raise it where the host does.");
-DEFINE_string(spin, "0",
-              "How long an idle worker looks for work before it sleeps. "
+DEFINE_string(spin, "50us",
+              "How long a worker looks for work at most before it sleeps. "
               "A duration, 0 to 1ms; 0 sleeps at once. Waking a sleeping CPU takes tens of "
-              "microseconds: 20us to 50us answers a quiet client sooner. It can double the CPU "
-              "time of a half-loaded daemon, so it is off.");
+              "microseconds, most of the latency of a connection that is served alone. So where "
+              "a worker has one busy connection, which is answered sooner than this, it does not "
+              "sleep; else it does, also when other threads need the CPU, or when there is but "
+              "one. Raising it burns a CPU for slower lone connections.");
 DEFINE_string(stack_size, "64KiB",
               "Address space of each fiber's stack. "
               "A size in whole 4KiB pages, 16KiB to 16MiB. Only touched pages take memory, so "

@@ -51,7 +51,7 @@ struct Config {
   int workers = 0;  // 0: one per CPU of the affinity mask, limited by the cgroup quota
   bool pin_cpus = false;
   std::chrono::nanoseconds stall_report = std::chrono::milliseconds(10);  // 0: never
-  std::chrono::nanoseconds spin = std::chrono::nanoseconds(0);            // 0: sleep at once
+  std::chrono::nanoseconds spin = std::chrono::microseconds(50);          // 0: sleep at once
   size_t stack_size = size_t{64} << 10;                                   // bytes, whole pages
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);      // 0: close at once
 

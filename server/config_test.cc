@@ -138,7 +138,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
       Good({"--mode=proxy", "--listen=[::1]:5", "--backend=10.0.0.1:80", "--max_conns=100000000",
             "--backlog=1", "--connect_timeout=1h", "--idle_timeout=0", "--half_close_timeout=1ms",
             "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB",
-            "--splice_memory=1MiB", "--workers=1024", "--pin_cpus", "--spin=50us",
+            "--splice_memory=1MiB", "--workers=1024", "--pin_cpus", "--spin=40us",
             "--stall_report=1s", "--stack_size=20KiB", "--drain_timeout=0s"});
   EXPECT_EQ(config.mode, Mode::kProxy);
   EXPECT_EQ(config.max_conns, 100'000'000);
@@ -152,7 +152,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.splice_memory, size_t{1} << 20);
   EXPECT_EQ(config.workers, 1024);
   EXPECT_TRUE(config.pin_cpus);
-  EXPECT_EQ(config.spin, 50us);
+  EXPECT_EQ(config.spin, 40us);
   EXPECT_EQ(config.stall_report, 1s);
   EXPECT_EQ(config.stack_size, 20u << 10);
   EXPECT_EQ(config.drain_timeout, 0s);

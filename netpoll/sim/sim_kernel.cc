@@ -457,6 +457,8 @@ int SimKernel::EpollWait(int epfd, epoll_event* events, int count, const timespe
   for (;;) {
     const int found = Collect(*epoll, events, count);
     if (found > 0 || polls) {
+      // A poll takes time, so that who polls until an instant gets there.
+      if (polls) host_.Spend(std::chrono::microseconds(1));
       host_.Pause();  // what was found may be stale by the time it is looked at
       if (polls && found > 0) HoldPoll();
       return found;

@@ -28,6 +28,7 @@ Worker::Worker(Core& core_in, int index_in, EventSource& source)
       core(core_in),
       source_(source),
       stacks_(core_in.stacks),
+      spin_(core_in.options.spin.count()),
       random_(core_in.host.Random(index_in) | 1) {}
 
 void Worker::BindToThread() {
@@ -148,11 +149,14 @@ void Worker::ServeStale() {
   }
 }
 
-void Worker::PollOwn() {
+// Returns the one waiter that was ready, or none if there were several or none.
+Waiter Worker::PollOwn() {
   WaiterList ready;
   source_.Wait(kLongAgo, ready);
   AfterPoll();
+  const Waiter only = ready.only();
   Dispatch(ready);
+  return only;
 }
 
 void Worker::WaitAtMost(int64_t ns) {
@@ -209,7 +213,9 @@ void Worker::Sleep() {
   NoteWoken(core.idle.EndSleep(index), !ready.empty());
   if (sentinel) core.sentinel.store(-1, std::memory_order_seq_cst);
   core.watchdog.WorkerWoke();
+  const int64_t before = now_;
   AfterPoll();
+  spin_.Slept(ready.only(), now_ - before);
   Dispatch(ready);
 }
 
@@ -245,14 +251,21 @@ void Worker::StopSearching() {
   if (core.idle.StopSearching() && core.AnySurplus()) core.WakeSearcher();
 }
 
-// True if something came within options.spin.
+// True if something came while it was worth looking.
 bool Worker::SpinForWork() {
-  if (core.options.spin <= Duration(0)) return false;
-  const int64_t until = ToNs(core.host.Now()) + core.options.spin.count();
+  if (!spin_.Pays(now_)) return false;
+  const int64_t from = ToNs(core.host.Now());
+  int64_t before = from;
   do {
-    PollOwn();
-    if (ring_.Size() > 0 || !pinned_.empty() || !placed_.empty() || core.AnySurplus()) return true;
-  } while (now_ < until);
+    const Waiter only = PollOwn();
+    spins.store(spins.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    if (ring_.Size() > 0 || !pinned_.empty() || !placed_.empty() || core.AnySurplus()) {
+      spin_.Spun(only, now_ - from);
+      return true;
+    }
+    if (!spin_.GoesOn(now_ - std::exchange(before, now_), now_)) return false;
+  } while (now_ - from < spin_.most());
+  spin_.Spun(Waiter(), now_ - from);
   return false;
 }
 

@@ -18,6 +18,7 @@
 #include "sched/internal/idle_set.h"
 #include "sched/internal/injected_queue.h"
 #include "sched/internal/run_queue.h"
+#include "sched/internal/spin_policy.h"
 #include "sched/internal/stack_pool.h"
 #include "sched/timer_queue.h"
 #include "sched/waiter.h"
@@ -97,6 +98,7 @@ class Worker {
   std::atomic<int64_t> switches{0};
   std::atomic<int64_t> steals{0};
   std::atomic<int64_t> waits{0};
+  std::atomic<int64_t> spins{0};
 
  private:
   static void FiberMain(void* arg);
@@ -108,7 +110,7 @@ class Worker {
   Waiter FindElsewhere();
   Waiter Steal();
   void ServeStale();
-  void PollOwn();
+  Waiter PollOwn();
   void WaitAtMost(int64_t ns);
   void AfterPoll();
   void Dispatch(WaiterList& ready);
@@ -138,6 +140,7 @@ class Worker {
   SanitizedStack loop_sanitized_;
   std::optional<SignalStack> signal_stack_;
   StackCache stacks_;
+  SpinPolicy spin_;
   Fiber* spare_ = nullptr;                  // ended, and kept with its warm stack for the next one
   ExceptionGlobals* exceptions_ = nullptr;  // of this thread, as is
   int* errno_ = nullptr;

@@ -85,6 +85,8 @@ class OneThreadHost final : public Host {
   bool Await(Deadline until, const bool* condition);
   // Likewise, until `until`.
   void SleepUntil(Deadline until);
+  // Time passes, and nobody else runs meanwhile.
+  void Spend(Duration span) { now_ += span; }
   // From a thread: lets others run first, now and then or, with `always`, in any case. From
   // outside: nothing.
   void Pause(bool always = false);

@@ -98,6 +98,7 @@ Plan Base(Dice& dice) {
       *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(kDaemonPort)));
   plan.config.workers = static_cast<int>(dice.Between(1, 3));
   plan.config.stall_report = sched::Duration(0);  // it samples real threads
+  plan.config.spin = dice.Percent(30) ? microseconds(dice.Between(20, 1000)) : sched::Duration(0);
   plan.config.connect_timeout = seconds(3);
   plan.config.idle_timeout = seconds(30);
   plan.config.half_close_timeout = seconds(20);
