@@ -96,8 +96,9 @@ Relay::Step Relay::Copy() {
 // As Copy, with a pipe in place of the buffer. What it holds when the half ends is closed with it.
 [[gnu::noinline]] Relay::Step Relay::Splice(netpoll::Pipe& pipe) {
   const IoResult read = reader_.TrySplice(pipe);
-  if (read.status == IoStatus::kEof) {
-    // Or an urgent mark, which nobody has told of yet, before the end: reading finds what is true.
+  if (read.status == IoStatus::kEof || read.status == IoStatus::kError) {
+    // Or an urgent mark before the end, which nobody has told of yet; or splicing is not allowed
+    // here. Reading finds what is true.
     half_.splices_left = 0;
     return Move();
   }
