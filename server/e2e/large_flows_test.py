@@ -39,7 +39,7 @@ def all_pipes_taken():
             os.close(ends[1])
 
 
-class LargeFlows(DaemonTest):
+class LargeFlow(DaemonTest):
     """A backend that sends faster than its client reads makes a large flow: the daemon never finds
     its source empty."""
 
@@ -57,6 +57,8 @@ class LargeFlows(DaemonTest):
         sender.join()
         return bool(spliced)
 
+
+class LargeFlows(LargeFlow):
     def test_it_is_spliced_and_whole(self):
         server = self.listen()
         daemon = self.proxy(server, flags=("--workers=1",))
@@ -133,6 +135,10 @@ class LargeFlows(DaemonTest):
             stream.receive(client, stop=8 * MIB)
             reset(client)
             daemon.await_descriptors(0)
+
+
+class PipeLimits(LargeFlow):
+    """Alone: the pipes of all tests count together, and one that ends makes room."""
 
     def test_an_ordinary_user_whose_pipes_are_used_up(self):
         server = self.listen()

@@ -543,7 +543,7 @@ class Soak:
         threading.Thread(target=self._report_progress, daemon=True).start()
         base = self._warm_up(seconds)
         self._load.start()
-        self._make_faults(seconds)
+        self._make_faults(now() + 0.9 * seconds)  # however long the warm-up took
         self._load.stop()
         end = self._quiet()
         self._over.set()
@@ -583,13 +583,13 @@ class Soak:
         text = Path(f"/proc/{self._daemon.pid}/smaps_rollup").read_text()
         return int(re.search(r"^Rss:\s*(\d+) kB", text, re.MULTILINE)[1]) * KIB
 
-    def _make_faults(self, seconds):
+    def _make_faults(self, until):
         gaps = random.Random(f"{self._options.seed} gaps")
         time.sleep(min(1, self._options.pause))  # The load begins.
         while True:
             due = now() + gaps.uniform(0.4, 1) * self._options.pause
             kind, fault = self._faults.next()
-            if due + fault.seconds > seconds:
+            if due + fault.seconds > until:
                 return
             self._make(kind, fault)
             time.sleep(max(due - now(), 0.1))
