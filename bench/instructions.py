@@ -3,7 +3,8 @@
 """User instructions per request of the server process, counted by valgrind.
 
 The server answers N requests in one run and 2N in another; (second total - first total) / N leaves
-out start, connections and end. Kernel instructions are not counted. See bench/README.md.
+out start, connections and end. In the connect- scenarios each request has a connection of its own,
+which counts with it. Kernel instructions are not counted. See bench/README.md.
 """
 
 import argparse
@@ -15,16 +16,14 @@ from harness.load import SCENARIOS
 from harness.process import BenchError, require_program, run
 from harness.stage import Machine
 
-NAMES = ("echo", "proxy")
-
 # What --check allows Parkway per request.
-BUDGETS = {"echo": 450, "proxy": 900}
+BUDGETS = {"echo": 450, "proxy": 900, "connect-echo": 2900, "connect-proxy": 5000}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenario", default="echo,proxy", metavar="LIST",
-                        help="of echo, proxy (default: %(default)s)")
+    parser.add_argument("--scenario", default=",".join(BUDGETS), metavar="LIST",
+                        help="of %(default)s (the default)")
     parser.add_argument("--requests", type=int, default=12800,
                         help="N, in all (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3,
@@ -40,9 +39,24 @@ def parse_arguments():
     if args.connections < 1 or args.repeats < 1 or args.requests < args.connections:
         parser.error("--connections and --repeats are at least 1, --requests at least one per "
                      "connection")
-    if not set(args.scenario.split(",")) <= set(NAMES):
-        parser.error(f"--scenario is a list of {', '.join(NAMES)}")
+    if not set(args.scenario.split(",")) <= BUDGETS.keys():
+        parser.error(f"--scenario is a list of {', '.join(BUDGETS)}")
     return args
+
+
+def same_connections(port, turns, args):
+    with contextlib.ExitStack() as stack:
+        clients = lockstep.connect(stack, port, args.connections)
+        for _ in range(turns):
+            lockstep.exchange(clients, args.payload)
+
+
+def new_connections(port, turns, args):
+    for _ in range(turns):
+        with contextlib.ExitStack() as stack:
+            clients = lockstep.connect(stack, port, args.connections)
+            lockstep.exchange(clients, args.payload)
+            lockstep.finish(clients)
 
 
 def total_instructions(stage, name, args, turns):
@@ -50,10 +64,8 @@ def total_instructions(stage, name, args, turns):
     valgrind = [require_program("valgrind", "valgrind"), "--tool=callgrind",
                 "--callgrind-out-file=/dev/null"]
     with stage.server(name, wrapper=valgrind) as server:
-        with contextlib.ExitStack() as stack:
-            clients = lockstep.connect(stack, server.port, args.connections)
-            for _ in range(turns):
-                lockstep.exchange(clients, args.payload)
+        load = new_connections if stage.scenario.close else same_connections
+        load(server.port, turns, args)
         server.check_alive()
         server.end()
         totals = re.findall(r"^==\d+== Collected : (\d+)", server.log(), re.MULTILINE)

@@ -242,15 +242,15 @@ IoResult Conn::Writer::ShutdownWrite() {
 // --- Connecting.
 
 IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline) {
-  SetWriteDeadline(deadline);
-  const IoResult result = FinishConnect(to, deadline);
-  SetWriteDeadline(sched::kNever);
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  socket_.SetDeadlineHeld(Direction::kWrite, deadline);
+  const IoResult result = ConnectHeld(to, deadline);
+  socket_.SetDeadlineHeld(Direction::kWrite, sched::kNever);
   return result;
 }
 
-IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
-  const internal::Socket::Hold hold(socket_, Direction::kWrite);
-  if (!hold) return kIsClosed;
+IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline) {
   const Kernel& kernel = socket_.kernel();
   const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return IoResult::FromErrno(-fd);
@@ -274,16 +274,19 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
   for (;;) {
     const IoResult waited = socket_.Await(Direction::kWrite, sched::WaitReason::kConnect);
     if (!waited.ok()) return waited;
+    const uint32_t bits = socket_.desc()->event_bits();
+    // A connecting socket is not writable. Without that bit the wake-up was spurious
+    // (golang/go#14548), and with it no system call need ask.
+    if ((bits & EventBits::kWritable) == 0) continue;
+    if ((bits & (EventBits::kBroken | EventBits::kHangUp)) == 0) {
+      // It has been watched since before it was connected: what came was announced, or will be.
+      if (!NoMoreEdges()) queue_ = Queue::kDrained;
+      return {};
+    }
     int error = 0;
     socklen_t size = sizeof error;
-    if (const int got = kernel.GetSockOpt(fd, SOL_SOCKET, SO_ERROR, &error, &size); got < 0) {
-      return IoResult::FromErrno(-got);
-    }
-    if (error != 0) return IoResult::FromErrno(error);
-    // No error yet may also mean no answer yet: the wake-up was spurious (golang/go#14548).
-    sockaddr_storage peer;
-    size = sizeof peer;
-    if (kernel.GetPeerName(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0) return {};
+    const int got = kernel.GetSockOpt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    return IoResult::FromErrno(got < 0 ? -got : error);
   }
 }
 
@@ -292,7 +295,8 @@ IoResult Conn::FinishConnect(const Endpoint& to, sched::Deadline deadline) {
 void Conn::AlsoWakeFor(Conn& source) {
   source.socket_.Use([&] {
     source.socket_.desc()->WakeWriterWhenBroken(socket_.desc());
-    (void)source.socket_.Register();  // out of memory: then its own reader notices, or a deadline
+    (void)source.socket_.Register(
+        Direction::kRead);  // out of memory: then its own reader notices, or a deadline
   });
 }
 
@@ -303,12 +307,18 @@ bool Conn::broken() {
 }
 
 bool Conn::was_reset() {
-  tcp_info info = {};
-  socklen_t size = sizeof info.tcpi_state;
+  bool reset = false;
   socket_.Use([&] {
-    (void)socket_.kernel().GetSockOpt(socket_.fd(), IPPROTO_TCP, TCP_INFO, &info, &size);
+    constexpr uint32_t kOver = EventBits::kHangUp | EventBits::kBroken;
+    const uint32_t bits = socket_.desc()->event_bits();
+    if (!is_tcp_ || (bits & (EventBits::kReadClosed | kOver)) == EventBits::kReadClosed) return;
+    sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    const int error =
+        socket_.kernel().GetPeerName(socket_.fd(), reinterpret_cast<sockaddr*>(&peer), &size);
+    reset = error == -ENOTCONN;  // TCP_CLOSE
   });
-  return info.tcpi_state == TCP_CLOSE;  // 0, which no state has, for other sockets
+  return reset;
 }
 
 int64_t Conn::BytesIn(unsigned long queue) {

@@ -158,9 +158,9 @@ class Conn {
   // both directions is none; nor is an error that an operation was told of before the poller
   // looked.
   bool broken();
-  // TCP: a reset has ended the connection. The kernel tells one operation of a reset; if that was a
-  // write, a read then finds an end like that of a FIN. Not to be asked after ShutdownWrite, when a
-  // FIN of the peer has the same effect.
+  // TCP: a reset has ended the connection, and the poller saw no FIN before it. The kernel tells
+  // one operation of a reset; if that was a write, a read then finds an end like that of a FIN. Not
+  // to be asked after ShutdownWrite, when a FIN of the peer has the same effect.
   bool was_reset();
   // Bytes written and not yet acknowledged by the peer (SIOCOUTQ), or -1. Like the addresses below,
   // not while another fiber connects.
@@ -177,8 +177,8 @@ class Conn {
   // What the last read said about the kernel's queue. Belongs to the reader.
   enum class Queue : uint8_t {
     kUnknown,  // something may be there: ask the kernel
-    kDrained,  // a read returned less than asked (TCP): an edge will tell of more, unless the end
-               // was seen
+    kDrained,  // a read returned less than asked (TCP), or none was made since a connect that was
+               // waited for: an edge will tell of more, unless the end was seen
     kWouldBlock,  // the kernel said EAGAIN
   };
 
@@ -193,7 +193,7 @@ class Conn {
   IoResult AwaitReadableHeld();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);
-  IoResult FinishConnect(const Endpoint& to, sched::Deadline deadline);
+  IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline);
   bool NoMoreEdges() const;
   bool CanSplice() const;
   int64_t BytesIn(unsigned long queue);

@@ -18,6 +18,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
 
 #include "netpoll/kernel_syscall.h"
@@ -67,37 +69,35 @@ class Kernel {
   explicit Kernel(KernelCalls* simulated) : simulated_(simulated) {}
 
   int Socket(int domain, int type, int protocol) const {
-    return Call(::socket, &KernelCalls::Socket, domain, type, protocol);
+    return Call<SYS_socket>(::socket, &KernelCalls::Socket, domain, type, protocol);
   }
   int Bind(int fd, const sockaddr* address, socklen_t size) const {
-    return Call(::bind, &KernelCalls::Bind, fd, address, size);
+    return Call<SYS_bind>(::bind, &KernelCalls::Bind, fd, address, size);
   }
   int Listen(int fd, int backlog) const {
-    return Call(::listen, &KernelCalls::Listen, fd, backlog);
+    return Call<SYS_listen>(::listen, &KernelCalls::Listen, fd, backlog);
   }
   int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) const {
-    return Call(::accept4, &KernelCalls::Accept4, fd, address, size, flags);
+    return Call<SYS_accept4>(::accept4, &KernelCalls::Accept4, fd, address, size, flags);
   }
   int Connect(int fd, const sockaddr* address, socklen_t size) const {
-    return Call(::connect, &KernelCalls::Connect, fd, address, size);
+    return Call<SYS_connect>(::connect, &KernelCalls::Connect, fd, address, size);
   }
   ssize_t Recv(int fd, void* buffer, size_t size, int flags) const {
-    return Retry([&] {
-      return Real() ? HotRecv(fd, buffer, size, flags) : simulated_->Recv(fd, buffer, size, flags);
-    });
+    return Call<SYS_recvfrom>(::recv, &KernelCalls::Recv, fd, buffer, size, flags);
   }
   ssize_t Send(int fd, const void* data, size_t size, int flags) const {
-    return Retry([&] {
-      return Real() ? HotSend(fd, data, size, flags) : simulated_->Send(fd, data, size, flags);
-    });
+    return Call<SYS_sendto>(::send, &KernelCalls::Send, fd, data, size, flags);
   }
   ssize_t Readv(int fd, const iovec* buffers, int count) const {
-    return Call(::readv, &KernelCalls::Readv, fd, buffers, count);
+    return Call<SYS_readv>(::readv, &KernelCalls::Readv, fd, buffers, count);
   }
   ssize_t Sendmsg(int fd, const msghdr* message, int flags) const {
-    return Call(::sendmsg, &KernelCalls::Sendmsg, fd, message, flags);
+    return Call<SYS_sendmsg>(::sendmsg, &KernelCalls::Sendmsg, fd, message, flags);
   }
-  int Pipe2(int* fds, int flags) const { return Call(::pipe2, &KernelCalls::Pipe2, fds, flags); }
+  int Pipe2(int* fds, int flags) const {
+    return Call<SYS_pipe2>(::pipe2, &KernelCalls::Pipe2, fds, flags);
+  }
   // The size it has then. -EPERM: the user's pipes hold more than pipe-user-pages-soft, and this
   // one has the size it had.
   int SetPipeSize(int fd, int bytes) const {
@@ -106,58 +106,66 @@ class Kernel {
   // Between a pipe and a stream, at neither's offset.
   ssize_t Splice(int from, int to, size_t size, unsigned int flags) const {
     return Retry([&] {
-      return Real() ? Raw(::splice, from, nullptr, to, nullptr, size, flags)
+      return Real() ? Direct<SYS_splice>(::splice, from, nullptr, to, nullptr, size, flags)
                     : simulated_->Splice(from, to, size, flags);
     });
   }
-  int Shutdown(int fd, int how) const { return Call(::shutdown, &KernelCalls::Shutdown, fd, how); }
+  int Shutdown(int fd, int how) const {
+    return Call<SYS_shutdown>(::shutdown, &KernelCalls::Shutdown, fd, how);
+  }
   // Not retried: Linux frees the descriptor even when it reports EINTR.
-  int Close(int fd) const { return Real() ? Raw(::close, fd) : simulated_->Close(fd); }
+  int Close(int fd) const {
+    return Real() ? Direct<SYS_close>(::close, fd) : simulated_->Close(fd);
+  }
   int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) const {
-    return Call(::getsockopt, &KernelCalls::GetSockOpt, fd, level, name, value, size);
+    return Call<SYS_getsockopt>(::getsockopt, &KernelCalls::GetSockOpt, fd, level, name, value,
+                                size);
   }
   int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) const {
-    return Call(::setsockopt, &KernelCalls::SetSockOpt, fd, level, name, value, size);
+    return Call<SYS_setsockopt>(::setsockopt, &KernelCalls::SetSockOpt, fd, level, name, value,
+                                size);
   }
   int GetSockName(int fd, sockaddr* address, socklen_t* size) const {
-    return Call(::getsockname, &KernelCalls::GetSockName, fd, address, size);
+    return Call<SYS_getsockname>(::getsockname, &KernelCalls::GetSockName, fd, address, size);
   }
   int GetPeerName(int fd, sockaddr* address, socklen_t* size) const {
-    return Call(::getpeername, &KernelCalls::GetPeerName, fd, address, size);
+    return Call<SYS_getpeername>(::getpeername, &KernelCalls::GetPeerName, fd, address, size);
   }
   int Ioctl(int fd, unsigned long request, int* value) const {
-    return Call(::ioctl, &KernelCalls::Ioctl, fd, request, value);
+    return Call<SYS_ioctl>(::ioctl, &KernelCalls::Ioctl, fd, request, value);
   }
   int EpollCreate(int flags) const {
-    return Call(::epoll_create1, &KernelCalls::EpollCreate, flags);
+    return Call<SYS_epoll_create1>(::epoll_create1, &KernelCalls::EpollCreate, flags);
   }
   int EpollCtl(int epfd, int operation, int fd, epoll_event* event) const {
-    return Call(::epoll_ctl, &KernelCalls::EpollCtl, epfd, operation, fd, event);
+    return Call<SYS_epoll_ctl>(::epoll_ctl, &KernelCalls::EpollCtl, epfd, operation, fd, event);
   }
   // epoll_pwait2: nanoseconds; a null timeout blocks. -EINTR counts as no events, since the
   // caller's deadline is absolute. Where it does not exist (before Linux 5.11, under Valgrind,
   // behind a container's filter that does not know it and answers EPERM) epoll_wait's milliseconds,
   // rounded up, do.
   int EpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) const {
-    int result = Real() ? HotEpollWait(epfd, events, count, timeout)
-                        : simulated_->EpollWait(epfd, events, count, timeout);
+    int result =
+        Real() ? Direct<SYS_epoll_pwait2>(::epoll_pwait2, epfd, events, count, timeout, nullptr)
+               : simulated_->EpollWait(epfd, events, count, timeout);
     if (__builtin_expect(result == -ENOSYS || result == -EPERM, false)) {
-      result = ::epoll_wait(epfd, events, count, Milliseconds(timeout));
-      if (result < 0) result = -internal::ThreadErrno();
+      result = Raw(::epoll_wait, epfd, events, count, Milliseconds(timeout));
     }
     return result == -EINTR ? 0 : result;
   }
   int EventFd(unsigned int initial, int flags) const {
-    return Call(::eventfd, &KernelCalls::EventFd, initial, flags);
+    return Call<SYS_eventfd2>(::eventfd, &KernelCalls::EventFd, initial, flags);
   }
   ssize_t ReadEvent(int fd, uint64_t* value) const {
     return Retry([&] {
-      return Real() ? Raw(::read, fd, value, sizeof *value) : simulated_->ReadEvent(fd, value);
+      return Real() ? Direct<SYS_read>(::read, fd, value, sizeof *value)
+                    : simulated_->ReadEvent(fd, value);
     });
   }
   ssize_t WriteEvent(int fd, uint64_t value) const {
     return Retry([&] {
-      return Real() ? Raw(::write, fd, &value, sizeof value) : simulated_->WriteEvent(fd, value);
+      return Real() ? Direct<SYS_write>(::write, fd, &value, sizeof value)
+                    : simulated_->WriteEvent(fd, value);
     });
   }
   // A descriptor that is only held, to be given up when there are no others.
@@ -167,37 +175,13 @@ class Kernel {
     });
   }
   int Lstat(const char* path, struct stat* status) const {
-    return Call(::lstat, &KernelCalls::Lstat, path, status);
+    return Real() ? Raw(::lstat, path, status) : simulated_->Lstat(path, status);
   }
-  int Unlink(const char* path) const { return Call(::unlink, &KernelCalls::Unlink, path); }
+  int Unlink(const char* path) const {
+    return Real() ? Raw(::unlink, path) : simulated_->Unlink(path);
+  }
 
  private:
-  // The three calls of the hot path. Sanitizers must see the library's functions.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
-    return Raw(::recv, fd, buffer, size, flags);
-  }
-  static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
-    return Raw(::send, fd, data, size, flags);
-  }
-  static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
-    const int result = ::epoll_pwait2(epfd, events, count, timeout, nullptr);
-    return result >= 0 ? result : -internal::ThreadErrno();
-  }
-#else
-  static ssize_t HotRecv(int fd, void* buffer, size_t size, int flags) {
-    return internal::RawSyscall(SYS_recvfrom, fd, reinterpret_cast<long>(buffer), size, flags);
-  }
-  static ssize_t HotSend(int fd, const void* data, size_t size, int flags) {
-    return internal::RawSyscall(SYS_sendto, fd, reinterpret_cast<long>(data), size, flags);
-  }
-  static int HotEpollWait(int epfd, epoll_event* events, int count, const timespec* timeout) {
-    return static_cast<int>(internal::RawSyscall(SYS_epoll_pwait2, epfd,
-                                                 reinterpret_cast<long>(events), count,
-                                                 reinterpret_cast<long>(timeout)));
-  }
-#endif
-
   static int Milliseconds(const timespec* timeout) {
     if (timeout == nullptr) return -1;
     constexpr int64_t kDay = 86'400'000;
@@ -207,18 +191,33 @@ class Kernel {
 
   bool Real() const { return __builtin_expect(simulated_ == nullptr, true); }
 
-  // The value or -errno, which is taken beside the call.
-  template <class Function, class... Arguments>
-  static auto Raw(Function function, Arguments... arguments) -> decltype(function(arguments...)) {
-    const auto result = function(arguments...);
+  // By the library: the value or -errno, which is taken beside the call.
+  template <class Libc, class... Arguments>
+  static auto Raw(Libc libc, Arguments... arguments) -> decltype(libc(arguments...)) {
+    const auto result = libc(arguments...);
     return __builtin_expect(result >= 0, true) ? result : -internal::ThreadErrno();
   }
 
-  template <class Libc, class Simulated, class... Arguments>
+  // Without it (kernel_syscall.h); but sanitizers must see the library's function.
+  template <long kNumber, class Libc, class... Arguments>
+  static auto Direct(Libc libc, Arguments... arguments) -> decltype(libc(arguments...)) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return Raw(libc, arguments...);
+#else
+    return static_cast<decltype(libc(arguments...))>(
+        internal::RawSyscall(kNumber, Word(arguments)...));
+#endif
+  }
+  static long Word(std::nullptr_t) { return 0; }
+  static long Word(std::integral auto value) { return static_cast<long>(value); }
+  static long Word(const volatile void* pointer) { return reinterpret_cast<long>(pointer); }
+
+  template <long kNumber, class Libc, class Simulated, class... Arguments>
   auto Call(Libc libc, Simulated simulated, Arguments... arguments) const
       -> decltype(libc(arguments...)) {
-    return Retry(
-        [&] { return Real() ? Raw(libc, arguments...) : (simulated_->*simulated)(arguments...); });
+    return Retry([&] {
+      return Real() ? Direct<kNumber>(libc, arguments...) : (simulated_->*simulated)(arguments...);
+    });
   }
 
   // A call that a signal interrupted is made again; callers never see EINTR.

@@ -16,7 +16,8 @@ namespace netpoll::internal {
 int ThreadErrno();
 
 // The value, or -errno. Invisible to sanitizers, which intercept the library's functions.
-inline long RawSyscall(long number, long a, long b, long c, long d, long e = 0, long f = 0) {
+inline long RawSyscall(long number, long a, long b = 0, long c = 0, long d = 0, long e = 0,
+                       long f = 0) {
 #if defined(__x86_64__)
   long result;
   register long r10 asm("r10") = d;

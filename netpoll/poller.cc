@@ -2,7 +2,7 @@
 #include "netpoll/poller.h"
 
 #include "sched/check.h"
-#include "sched/fibers.h"
+#include "sched/park.h"
 
 namespace netpoll {
 
@@ -37,9 +37,9 @@ int64_t Poller::descriptors_in_use() const {
 }
 
 internal::PollShard& Poller::current_shard() {
-  const int worker = sched::CurrentWorkerIndex();
-  PARKWAY_CHECK(worker >= 0 && worker < static_cast<int>(shards_.size()), worker);
-  return *shards_[worker];
+  auto* const shard = static_cast<internal::PollShard*>(sched::CurrentEventSource());
+  PARKWAY_CHECK(shard != nullptr && &shard->kernel() == &kernel_, 0);  // a worker of this poller's
+  return *shard;
 }
 
 }  // namespace netpoll

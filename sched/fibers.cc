@@ -84,6 +84,11 @@ Fiber* CurrentFiber() {
   return worker == nullptr ? nullptr : worker->current();
 }
 
+EventSource* CurrentEventSource() {
+  const Worker* const worker = CurrentWorker();
+  return worker == nullptr ? nullptr : &worker->source();
+}
+
 int CurrentWorkerIndex() {
   const Worker* const worker = CurrentWorker();
   return worker == nullptr ? -1 : worker->index;

@@ -5,51 +5,29 @@
 #ifndef PARKWAY_SCHED_MUTEX_H_
 #define PARKWAY_SCHED_MUTEX_H_
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "sched/interleave.h"
+#include <mutex>
 
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
+#include "absl/base/thread_annotations.h"
+#include "sched/interleave.h"
 
 namespace sched {
 
-// absl::Mutex, and two things Debian's build of it lacks: ThreadSanitizer cannot see into the
-// uninstrumented library, so it is told of the order here; and a simulation on one thread must
-// never block in it, so there it yields instead.
+// std::mutex with clang's annotations. A simulation on one thread must never block in it, so there
+// it yields instead.
 class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
 #ifdef PARKWAY_INTERLEAVE
-    while (!mu_.TryLock()) Interleave(/*blocked=*/true);
+    while (!mu_.try_lock()) Interleave(/*blocked=*/true);
 #else
-    mu_.Lock();
+    mu_.lock();
 #endif
-    Acquired();
   }
-
-  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    if (!mu_.TryLock()) return false;
-    Acquired();
-    return true;
-  }
-
-  void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-#if defined(__SANITIZE_THREAD__)
-    __tsan_release(this);
-#endif
-    mu_.Unlock();
-  }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mu_.try_lock(); }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
 
  private:
-  void Acquired() {
-#if defined(__SANITIZE_THREAD__)
-    __tsan_acquire(this);
-#endif
-  }
-
-  absl::Mutex mu_;
+  std::mutex mu_;  // tidy: it gets them here
 };
 
 // Holds a lock, of this class or of a test's atomics policy, for one scope.

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "sched/clock.h"
+#include "sched/event_source.h"
 #include "sched/timer_queue.h"
 #include "sched/waiter.h"
 
@@ -48,6 +49,8 @@ inline void Ready(Fiber* fiber) { Ready(Waiter(fiber)); }
 
 // The fiber that runs here, or nullptr.
 Fiber* CurrentFiber();
+// What the calling worker waits in; nullptr on other threads.
+EventSource* CurrentEventSource();
 // Arms `timer` in worker `home`'s queue for `when`, which must be what the timer then wants. Any
 // worker.
 void ArmTimer(int home, Timer& timer, int64_t when);

@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "sched/check.h"
 #include "sched/internal/core.h"
 #include "sched/internal/cpu_quota.h"
@@ -65,9 +64,6 @@ Scheduler::Scheduler(const Options& options)
   const int count = static_cast<int>(options.event_sources.size());
   PARKWAY_CHECK(count >= 1 && count <= internal::IdleSet::kWorkersMax, count);
   internal::InstallCrashSignals();
-  // Debian builds Abseil with its detector of deadlocks on: every lock would go through one global
-  // lock, at three times the cost, and ThreadSanitizer, which cannot see into it, reports races.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   for (int i = 0; i < count; ++i) {
     core_->workers.push_back(std::make_unique<Worker>(*core_, i, *options.event_sources[i]));
   }

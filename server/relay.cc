@@ -185,10 +185,11 @@ IoResult Relay::AwaitTarget() {
       session_.SetReason(ResetBy(source_));
       give_up_ = LingerFromNow();
     }
-    const auto left = static_cast<int32_t>(target_.unsent_bytes());
-    if (left >= 0 && left < half_.unsent.load(std::memory_order_seq_cst)) {
+    const int32_t left = Session::UnsentTo(target_);
+    if (left < half_.unsent.load(std::memory_order_seq_cst)) {
       Session::NoteActivity(half_, sched::RoundTime());  // as NoteTakenBytes would, later
     }
+    // Then half_closed_ is loaded, in KeepWriting: see LimitTheOtherHalf.
     half_.unsent.store(left, std::memory_order_seq_cst);
     if (!KeepWriting()) return {.status = IoStatus::kTimeout};
     const IoResult waited = writer_.AwaitWritable();

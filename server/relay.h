@@ -73,8 +73,10 @@ class Relay {
   bool HandedAllOn();
   void DropInput(sched::Deadline until);
   bool AwaitInput(sched::Deadline until);
-  void PassResetOn(netpoll::Conn& target, sched::Deadline until);
+  void PassResetOn(netpoll::Conn& target);
+  void AwaitTaken(netpoll::Conn& target, sched::Deadline until);
   void LimitTheOtherHalf();
+  bool IsAlone() const;
   sched::Deadline LingerFromNow() const;
   EndReason ResetBy(const netpoll::Conn& broken) const;
   bool SourceBroke();

@@ -43,20 +43,22 @@ constexpr size_t kLingerBytes = 1 << 20;
   }
   session_.SetReason(ResetBy(step.reading ? source_ : target_));
   if (step.reading) {
-    if (!session_.is_echo()) PassResetOn(target_, LingerFromNow());
+    if (!session_.is_echo()) PassResetOn(target_);
     return session_.Close();
   }
   // The target broke. Its own reader delivers what it sent before that and meets the same end; in
   // case it does not, the half-close limit holds.
   half_.target_broke.store(true, std::memory_order_seq_cst);
-  const bool alone = !session_.is_echo() && session_.alive_.load(std::memory_order_acquire) == 1;
-  if (alone) return PassResetOn(source_, LingerFromNow());
+  if (!session_.is_echo() && IsAlone()) return PassResetOn(source_);
   session_.NoteHalfClosed(half_);
   LimitTheOtherHalf();
 }
 
 void Relay::Finish() {
   half_.finished.store(true, std::memory_order_seq_cst);
+  // Once both halves have ended by FIN, closing sends the second: all input was read.
+  const bool both = IsAlone() && session_.Other(half_).finished.load(std::memory_order_seq_cst);
+  if (both && !session_.ending()) return;
   (void)writer_.ShutdownWrite();  // fails only if the target broke, which its reader sees
 }
 
@@ -67,7 +69,11 @@ void Relay::CutOff(bool holds_bytes) {
   if (!holds_bytes && HandedAllOn()) {
     Finish();
   } else {
-    PassResetOn(target_, until);
+    AwaitTaken(target_, until);
+    // For HandedAllOn of the half that reads there, which can ask no more.
+    session_.Other(half_).source_had_more.store(target_.unread_bytes() > 0,
+                                                std::memory_order_seq_cst);
+    target_.Abort();
   }
   DropInput(until);
 }
@@ -128,12 +134,18 @@ bool Relay::EndedByReset() {
 
 // Makes it look at half_close_timeout. The other half reads what this one's target sends, and may
 // be blocked writing it to this one's source: there a passed deadline makes it look at its limit
-// anew.
+// anew. "Store half_closed_, load unsent" here, "store unsent, load half_closed_" in AwaitTarget:
+// one of the two sees the other.
 void Relay::LimitTheOtherHalf() {
-  if (session_.is_echo()) return;
+  if (IsAlone()) return;
   session_.LimitReading(target_);
-  source_.SetWriteDeadline(sched::kLongAgo);
+  if (session_.Other(half_).unsent.load(std::memory_order_seq_cst) != 0) {
+    source_.SetWriteDeadline(sched::kLongAgo);
+  }
 }
+
+// The other half has left, or never was.
+bool Relay::IsAlone() const { return session_.alive_.load(std::memory_order_acquire) == 1; }
 
 sched::Deadline Relay::LingerFromNow() const {
   return sched::After(sched::Now(), session_.owner_.timeouts.reset_linger);
@@ -143,18 +155,20 @@ EndReason Relay::ResetBy(const Conn& broken) const {
   return &broken == &session_.client() ? EndReason::kClientReset : EndReason::kUpstreamReset;
 }
 
-// A reset throws the send queue away, so it waits until the peer's kernel has taken everything.
-// There is no event for that.
-void Relay::PassResetOn(Conn& target, sched::Deadline until) {
+// The other peer has reset its connection.
+void Relay::PassResetOn(Conn& target) {
+  if (target.unsent_bytes() > 0) AwaitTaken(target, LingerFromNow());
+  target.Abort();
+}
+
+// A reset throws the send queue away, so before one it waits until the peer's kernel has taken
+// everything. There is no event for that.
+void Relay::AwaitTaken(Conn& target, sched::Deadline until) {
   sched::Duration pause = std::chrono::milliseconds(1);
   while (target.unsent_bytes() > 0 && sched::Now() < until && !session_.stopping()) {
     sched::SleepFor(pause);
     pause = std::min<sched::Duration>(2 * pause, std::chrono::milliseconds(16));
   }
-  // For HandedAllOn of the half that reads there, which can ask no more.
-  Session::Half& reader = &target == &source_ ? half_ : session_.Other(half_);
-  reader.source_had_more.store(target.unread_bytes() > 0, std::memory_order_seq_cst);
-  target.Abort();
 }
 
 }  // namespace parkway

@@ -259,7 +259,7 @@ void Server::LeavePlace(bool echo) {
 
 // --- Sessions.
 
-void Server::StartSession(Conn client, const Door& door) {
+void Server::StartSession(Conn&& client, const Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
   Session::Pointer session = Session::New(*this, std::move(client), door.echo);

@@ -97,7 +97,7 @@ class Server final : private SessionOwner {
   bool TakePlace(const Door& door);
   void LeavePlace(bool echo);
   bool IsBuiltIn(bool echo) const { return echo && config_.embedded_backends; }
-  void StartSession(netpoll::Conn client, const Door& door);
+  void StartSession(netpoll::Conn&& client, const Door& door);
   int NextWorker();
   void Serve(Session& session) override;
   void Ended(Session& session) override;

@@ -30,17 +30,20 @@ Session::Session(SessionOwner& owner, bool echo)
   half(0).resume = &Start;
 }
 
-Session::Pointer Session::New(SessionOwner& owner, Conn client, bool echo) {
-  void* const memory = ::operator new(sizeof(Session) + (echo ? 1 : 2) * sizeof(Half));
+Session::Pointer Session::New(SessionOwner& owner, Conn&& client, bool echo) {
+  const int halves = echo ? 1 : 2;
+  void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
   Pointer session(new (memory) Session(owner, echo));
   session->client() = std::move(client);
   return session;
 }
 
 void Session::Deleter::operator()(Session* session) const {
-  for (int i = 0; i < session->halves(); ++i) session->half(i).~Half();
+  SessionMemory& records = session->owner_.records;
+  const int halves = session->halves();
+  for (int i = 0; i < halves; ++i) session->half(i).~Half();
   session->~Session();
-  ::operator delete(session);
+  records.Give(session, halves);
 }
 
 // --- Its life.
@@ -71,7 +74,8 @@ void Session::RunNew(sched::Continuation* continuation) {
   half.resume = &RunWoken;
   if (half.session.owner_.large_flows.from_start) half.splices_left = kSmallSplicesMax;
   NoteActivity(half, sched::RoundTime());
-  half.session.LimitReading(half.source);
+  // The client's half looks after the silence of both until it ends (LimitTheOtherHalf).
+  if (&half == &half.session.half(0)) half.session.LimitReading(half.source);
   Relay(half).Run();
   half.session.Leave();
 }
@@ -181,6 +185,11 @@ bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
   return *next <= now;
 }
 
+// A half that is blocked there has something to send, whatever the kernel says by now.
+int32_t Session::UnsentTo(Conn& target) {
+  return static_cast<int32_t>(std::max<int64_t>(target.unsent_bytes(), 1));
+}
+
 void Session::NoteActivity(Half& half, sched::Deadline at) {
   half.last_activity.store(sched::ToNs(at), std::memory_order_relaxed);
 }
@@ -200,8 +209,8 @@ void Session::NoteTakenBytes(sched::Deadline now) {
     // Who finds the other half's newer look here finds its last_activity too (acquire, release).
     const int32_t before = it.unsent.load(std::memory_order_seq_cst);
     if (before == 0) continue;
-    const int32_t left = Target(it).unsent_bytes();
-    if (left < 0 || left >= before) continue;
+    const int32_t left = UnsentTo(Target(it));
+    if (left >= before) continue;
     NoteActivity(it, now);
     it.unsent.store(left, std::memory_order_seq_cst);
   }

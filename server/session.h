@@ -39,6 +39,7 @@
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
 #include "server/pipe_pool.h"
+#include "server/session_memory.h"
 
 namespace parkway {
 
@@ -64,7 +65,8 @@ class SessionOwner {
       : timeouts(timeouts_in),
         large_flows(large_flows_in),
         buffers(memory.buffers, workers),
-        pipes(kernel, memory.pipes, workers) {}
+        pipes(kernel, memory.pipes, workers),
+        records(workers) {}
 
   // The first thing on the session's first fiber: opens it, and ends with session.Run() or
   // session.Refuse().
@@ -76,6 +78,7 @@ class SessionOwner {
   const LargeFlows large_flows;
   BufferPool buffers;
   PipePool pipes;
+  SessionMemory records;
 
  protected:
   ~SessionOwner() = default;
@@ -93,7 +96,8 @@ class Session {
     // only delays a timeout, and where it must not be late something else orders it
     // (NoteUnreadBytes, NoteTakenBytes).
     std::atomic<int64_t> last_activity{0};
-    // Bytes in the target's send queue when this half was last seen blocked there, else 0.
+    // Bytes in the target's send queue when this half was last seen blocked there, at least 1;
+    // else 0.
     std::atomic<int32_t> unsent{0};
     // A FIN was sent to the target.
     std::atomic<bool> finished{false};
@@ -111,7 +115,7 @@ class Session {
   using Pointer = std::unique_ptr<Session, Deleter>;
 
   // An echo session has one half, and the client is its own target.
-  static Pointer New(SessionOwner& owner, netpoll::Conn client, bool echo);
+  static Pointer New(SessionOwner& owner, netpoll::Conn&& client, bool echo);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -166,6 +170,7 @@ class Session {
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
   static void NoteActivity(Half& half, sched::Deadline at);
+  static int32_t UnsentTo(netpoll::Conn& target);
   bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
   void LimitReading(netpoll::Conn& source);
   bool HalfCloseLimits() const;

@@ -28,3 +28,12 @@ def exchange(clients, payload):
     for client in clients:
         if client.recv(payload, socket.MSG_WAITALL) != request:
             raise BenchError("the server did not echo what it was sent")
+
+
+def finish(clients):
+    """The clients end first, and see the server end."""
+    for client in clients:
+        client.shutdown(socket.SHUT_WR)
+    for client in clients:
+        if client.recv(1) != b"":
+            raise BenchError("the server sent more than it was sent")

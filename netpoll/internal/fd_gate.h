@@ -37,8 +37,7 @@ class BasicFdGate {
 
   // What the caller that leaves has to do.
   struct Leave {
-    bool wake_readers = false;  // those parked for the read lock
-    bool wake_writers = false;
+    bool wake = false;  // those parked for a lock
     bool last = false;  // closed and nobody left: free the descriptor
   };
 
@@ -65,11 +64,7 @@ class BasicFdGate {
       // Release: all this user did to the descriptor comes before it is freed by the last one
       // (acquire).
     } while (!word_.compare_exchange_strong(old, next, std::memory_order_seq_cst));
-    Leave leave;
-    leave.wake_readers = (old & ~next & WaitBit(Direction::kRead)) != 0;
-    leave.wake_writers = (old & ~next & WaitBit(Direction::kWrite)) != 0;
-    leave.last = IsLast(next);
-    return leave;
+    return {.wake = (old & WaitBit(d)) != 0, .last = IsLast(next)};
   }
 
   // Checked under the parking lot's lock by one that got kBusy.
@@ -96,14 +91,14 @@ class BasicFdGate {
   // The first closer gets true and counts as a user: it evicts the waiters and then calls Exit.
   // From here on nobody enters.
   bool Close(Leave* leave) {
+    constexpr uint32_t kWaits = WaitBit(Direction::kRead) | WaitBit(Direction::kWrite);
     uint32_t old = word_.load(std::memory_order_seq_cst);
     uint32_t next;
     do {
       if ((old & kClosed) != 0) return false;
-      next = ((old | kClosed) & ~(WaitBit(Direction::kRead) | WaitBit(Direction::kWrite))) + kUser;
+      next = ((old | kClosed) & ~kWaits) + kUser;
     } while (!word_.compare_exchange_strong(old, next, std::memory_order_seq_cst));
-    leave->wake_readers = (old & WaitBit(Direction::kRead)) != 0;
-    leave->wake_writers = (old & WaitBit(Direction::kWrite)) != 0;
+    leave->wake = (old & kWaits) != 0;
     return true;
   }
 

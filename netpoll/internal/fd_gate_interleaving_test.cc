@@ -92,7 +92,7 @@ struct World {
   }
 
   void Wake(const typename BasicFdGate<ModelAtomics>::Leave& leave) {
-    if (leave.wake_readers || leave.wake_writers) lot.WakeAll();
+    if (leave.wake) lot.WakeAll();
   }
 
   // Socket::Hold.

@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "netpoll/internal/poll_desc.h"
 
-#include <sys/epoll.h>
-
 namespace netpoll::internal {
 namespace {
 
 constexpr uint32_t kWakesBoth = EPOLLHUP | EPOLLERR;
-constexpr uint32_t kSticky = EPOLLRDHUP | EPOLLPRI | kWakesBoth;
-
-uint32_t StickyBits(uint32_t events) {
-  if ((events & kSticky) == 0) return 0;  // the usual case
-  uint32_t bits = 0;
-  if ((events & EPOLLRDHUP) != 0) bits |= kReadClosed;
-  if ((events & EPOLLHUP) != 0) bits |= kHangUp;
-  if ((events & EPOLLERR) != 0) bits |= kBroken;
-  if ((events & EPOLLPRI) != 0) bits |= kUrgent;
-  return bits;
-}
+constexpr uint32_t kWakesReader = EPOLLIN | EPOLLRDHUP | EPOLLPRI | kWakesBoth;
+constexpr uint32_t kSticky = kReadClosed | kHangUp | kBroken | kUrgent | kWritable;
 
 void Notify(PollSlot& slot, sched::WaiterList& ready) {
   const uintptr_t waiter = slot.Notify();
@@ -27,10 +16,8 @@ void Notify(PollSlot& slot, sched::WaiterList& ready) {
 }  // namespace
 
 void PollDesc::OnEvent(uint32_t generation, uint32_t events, sched::WaiterList& ready) {
-  if (!SetBits(generation, StickyBits(events))) return;
-  if ((events & (EPOLLIN | kSticky)) != 0) {
-    Notify(slot(Direction::kRead), ready);
-  }
+  if (!SetBits(generation, events & kSticky)) return;
+  if ((events & kWakesReader) != 0) Notify(slot(Direction::kRead), ready);
   if ((events & (EPOLLOUT | kWakesBoth)) != 0) Notify(slot(Direction::kWrite), ready);
   if ((events & kWakesBoth) != 0) {
     PollDesc* const dependent = dependent_.load(std::memory_order_seq_cst);
@@ -43,7 +30,7 @@ bool PollDesc::SetBits(uint32_t generation, uint32_t bits) {
   uint64_t info = info_.load(std::memory_order_seq_cst);
   for (;;) {
     if (static_cast<uint32_t>(info >> 32) != generation) return false;
-    if ((info & bits) == bits) return true;  // the usual case: nothing sticky, no write
+    if ((info & bits) == bits) return true;  // the usual case: nothing new, no write
     if (info_.compare_exchange_strong(info, info | bits, std::memory_order_seq_cst)) return true;
   }
 }

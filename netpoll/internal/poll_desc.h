@@ -10,6 +10,8 @@
 #ifndef PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
 #define PARKWAY_NETPOLL_INTERNAL_POLL_DESC_H_
 
+#include <sys/epoll.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -26,11 +28,13 @@ class PollShard;
 
 // Sticky bits: once one is set, it holds until the descriptor is closed.
 enum EventBits : uint32_t {
-  kReadClosed = 1 << 0,  // RDHUP: the peer sent FIN
-  kHangUp = 1 << 1,      // HUP: both directions are over
-  kBroken = 1 << 2,      // ERR
-  kUrgent = 1 << 3,      // PRI: an urgent mark was seen
-  kRegistered = 1 << 4,  // epoll knows the descriptor
+  kReadClosed = EPOLLRDHUP,  // the peer sent FIN
+  kHangUp = EPOLLHUP,        // both directions are over
+  kBroken = EPOLLERR,
+  kUrgent = EPOLLPRI,      // an urgent mark was seen
+  kWritable = EPOLLOUT,    // it was writable once: a connect has ended
+  kRegistered = 1u << 16,  // epoll watches the descriptor,
+  kWatchedOut = 1u << 17,  // and tells when it becomes writable
 };
 
 class alignas(64) PollDesc {
@@ -74,13 +78,13 @@ class alignas(64) PollDesc {
   }
 
   // By a user of this use, after epoll was told of it.
-  void NoteRegistered() { info_.fetch_or(kRegistered, std::memory_order_seq_cst); }
+  void NoteRegistered(uint32_t bits) { info_.fetch_or(bits, std::memory_order_seq_cst); }
 
   PollShard& shard;
   const uint32_t index;  // in the shard's pool
 
   static constexpr uint32_t kNone = UINT32_MAX;
-  uint32_t next_free = kNone;  // an index, guarded by the pool's lock
+  uint32_t next_free = kNone;  // an index; of who has it while it is not in use
 
  private:
   // One direction: its slot and the deadline of who waits there.

@@ -5,8 +5,10 @@
 #include <ctime>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "sched/check.h"
+#include "sched/park.h"
 
 namespace netpoll::internal {
 namespace {
@@ -101,14 +103,19 @@ void PollShard::ConsumeInterrupt() {
   interrupted_.store(false, std::memory_order_seq_cst);
 }
 
-int PollShard::Register(PollDesc& desc, int fd) {
+int PollShard::Register(PollDesc& desc, int fd, Direction direction) {
+  const bool writes = direction == Direction::kWrite;
   epoll_event event = {};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  if (writes) event.events |= EPOLLOUT;
   event.data.u64 = DataOf(desc);
-  const int added = kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event);
-  // The other direction's waiter may have been first.
-  if (added < 0 && added != -EEXIST) return -added;
-  desc.NoteRegistered();
+  const bool is_watched = (desc.event_bits() & kRegistered) != 0;
+  int error = is_watched ? -EEXIST : kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  // Or the other direction's waiter was first. Only a writer widens what is watched, and there is
+  // one at a time.
+  if (error == -EEXIST) error = writes ? kernel_.EpollCtl(epoll_, EPOLL_CTL_MOD, fd, &event) : 0;
+  if (error < 0) return -error;
+  desc.NoteRegistered(writes ? kRegistered | kWatchedOut : kRegistered);
   return 0;
 }
 
@@ -118,20 +125,29 @@ PollDesc* PollShard::Find(uint32_t desc_index) {
 }
 
 PollDesc* PollShard::Take() {
-  sched::MutexLock lock(mu_);
+  if (free_ == PollDesc::kNone) free_ = given_.exchange(PollDesc::kNone, std::memory_order_acquire);
   if (free_ == PollDesc::kNone && !Grow()) return nullptr;
   PollDesc* const desc = Find(free_);
   free_ = desc->next_free;
-  in_use_.fetch_add(1, std::memory_order_relaxed);
+  NoteOwnUse(1);
   return desc;
 }
 
 void PollShard::Give(PollDesc* desc) {
   desc->Recycle();
-  sched::MutexLock lock(mu_);
-  desc->next_free = free_;
-  free_ = desc->index;
-  in_use_.fetch_sub(1, std::memory_order_relaxed);
+  if (sched::CurrentEventSource() == this) {
+    desc->next_free = std::exchange(free_, desc->index);
+    return NoteOwnUse(-1);
+  }
+  given_by_others_.fetch_add(1, std::memory_order_relaxed);
+  desc->next_free = given_.load(std::memory_order_relaxed);
+  while (!given_.compare_exchange_weak(desc->next_free, desc->index, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+  }
+}
+
+void PollShard::NoteOwnUse(int more) {
+  own_uses_.store(own_uses_.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
 }
 
 bool PollShard::Grow() {

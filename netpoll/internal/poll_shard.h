@@ -15,7 +15,6 @@
 #include "netpoll/kernel.h"
 #include "sched/event_source.h"
 #include "sched/host.h"
-#include "sched/mutex.h"
 
 namespace netpoll::internal {
 
@@ -40,18 +39,24 @@ class PollShard final : public sched::EventSource {
   bool Poll(sched::WaiterList& ready) override;
   void Interrupt() override;
 
-  // Any thread. nullptr when all are taken.
+  // Owner only. nullptr when all are taken.
   PollDesc* Take();
+  // Any thread.
   void Give(PollDesc* desc);
 
   // Makes epoll watch `fd` for the life of the descriptor; at once it reports what is ready
-  // already. Returns 0 or an errno (ENOSPC, ENOMEM). Any thread that uses `desc`.
-  int Register(PollDesc& desc, int fd);
+  // already. A socket that is never waited for in writing is not watched for that: it would be
+  // reported as writable once, which nobody needs. Returns 0 or an errno (ENOSPC, ENOMEM). Any
+  // thread that uses `desc`.
+  int Register(PollDesc& desc, int fd, Direction direction);
 
   const Kernel& kernel() const { return kernel_; }
 
   // PollDescs in use; for leak checks and statistics.
-  int64_t in_use() const { return in_use_.load(std::memory_order_relaxed); }
+  int64_t in_use() const {
+    return own_uses_.load(std::memory_order_relaxed) -
+           given_by_others_.load(std::memory_order_relaxed);
+  }
 
   const int index;
 
@@ -59,7 +64,8 @@ class PollShard final : public sched::EventSource {
   int Collect(const timespec* timeout, sched::WaiterList& ready, bool consume_interrupt);
   void ConsumeInterrupt();
   PollDesc* Find(uint32_t desc_index);
-  bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Grow();
+  void NoteOwnUse(int more);
 
   const Kernel& kernel_;
   sched::Host& host_;
@@ -73,12 +79,16 @@ class PollShard final : public sched::EventSource {
   // it set is looked after by that look.
   std::atomic<bool> interrupted_{false};
 
-  // Filled once per chunk under mu_, read by Find without it.
+  // Filled by the owner, once per chunk; read by anyone.
   std::array<std::atomic<PollDesc*>, kChunksMax> chunks_{};
-  sched::Mutex mu_;
-  size_t chunk_count_ ABSL_GUARDED_BY(mu_) = 0;
-  uint32_t free_ ABSL_GUARDED_BY(mu_) = PollDesc::kNone;
-  std::atomic<int64_t> in_use_{0};
+  // The owner's alone: PollDescs to take, linked by next_free.
+  size_t chunk_count_ = 0;
+  uint32_t free_ = PollDesc::kNone;
+  std::atomic<int64_t> own_uses_{0};  // taken, less those the owner gave back
+  // Given back by others, who push one at a time (release); the owner takes all (acquire), so that
+  // none is seen there twice (Treiber 1986, without its ABA).
+  alignas(64) std::atomic<uint32_t> given_{PollDesc::kNone};
+  std::atomic<int64_t> given_by_others_{0};
 };
 
 }  // namespace netpoll::internal

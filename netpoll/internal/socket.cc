@@ -46,32 +46,24 @@ void Socket::MoveToThisWorker(Poller& poller) {
   PARKWAY_CHECK(desc_ != nullptr, fd_);
 }
 
-Socket::Hold::Hold(Socket& socket, Direction direction) : direction_(direction) {
-  if (socket.desc_ == nullptr) return;
-  for (;;) {
-    switch (socket.gate_.Lock(direction_)) {
-      case FdGate::Entry::kEntered:
-        socket_ = &socket;
-        return;
-      case FdGate::Entry::kClosed:
-        return;
-      case FdGate::Entry::kBusy:
-        socket.WaitForGate(direction_);
-        break;
-    }
-  }
+// False once it is closed.
+bool Socket::Hold::WaitInLine(Socket& socket) const {
+  FdGate::Entry entry;
+  do {
+    socket.WaitForGate(direction_);
+    entry = socket.gate_.Lock(direction_);
+  } while (entry == FdGate::Entry::kBusy);
+  return entry == FdGate::Entry::kEntered;
 }
 
-Socket::Hold::~Hold() {
-  if (socket_ == nullptr) return;
-  const FdGate::Leave leave = socket_->gate_.Unlock(direction_);
-  if (leave.wake_readers || leave.wake_writers) socket_->WakeGate(leave);
-  if (leave.last) socket_->Free();
+void Socket::Left(const FdGate::Leave& leave) {
+  if (leave.wake) WakeGate();
+  if (leave.last) Free();
 }
 
 template <class Block>
 IoResult Socket::AwaitBy(Direction direction, Block block) {
-  if (const int error = Register(); error != 0) return IoResult::FromErrno(error);
+  if (const int error = Register(direction); error != 0) return IoResult::FromErrno(error);
   PollSlot& slot = desc_->slot(direction);
   return AwaitSlot(
       slot, [&] { return Check(direction); }, [&] { block(&slot); });
@@ -93,14 +85,12 @@ IoResult Socket::Woken(Direction direction) {
   return result ? *result : IoResult{.status = IoStatus::kAgain};
 }
 
-void Socket::SetDeadline(Direction direction, sched::Deadline when) {
-  Use([&] {
-    auto& timer = desc_->deadline(direction);
-    const int64_t when_ns = sched::ToNs(when);
-    if (timer.Set(when_ns, sched::ToNs(sched::RoundTime()))) {
-      sched::ArmTimer(desc_->shard.index, timer, when_ns);
-    }
-  });
+void Socket::SetDeadlineHeld(Direction direction, sched::Deadline when) {
+  auto& timer = desc_->deadline(direction);
+  const int64_t when_ns = sched::ToNs(when);
+  if (timer.Set(when_ns, sched::ToNs(sched::RoundTime()))) {
+    sched::ArmTimer(desc_->shard.index, timer, when_ns);
+  }
 }
 
 void Socket::Adopt(int fd) {
@@ -123,7 +113,7 @@ void Socket::Close() {
   if (desc_ == nullptr) return;
   FdGate::Leave leave;
   if (!gate_.Close(&leave)) return;
-  WakeGate(leave);
+  if (leave.wake) WakeGate();
   desc_->Cancel(Direction::kRead);  // after `closed` is published
   desc_->Cancel(Direction::kWrite);
   if (gate_.Exit()) Free();
@@ -151,8 +141,6 @@ void Socket::WaitForGate(Direction direction) {
 }
 
 // Readers and writers share the address: who is not meant tries again and waits again.
-void Socket::WakeGate(const FdGate::Leave& leave) {
-  if (leave.wake_readers || leave.wake_writers) sched::CurrentParkingLot().WakeAll(&gate_);
-}
+void Socket::WakeGate() { sched::CurrentParkingLot().WakeAll(&gate_); }
 
 }  // namespace netpoll::internal

@@ -40,22 +40,37 @@ class Socket {
     }
     return *this;
   }
-  ~Socket() { Close(); }
+  ~Socket() {
+    if (desc_ != nullptr) Close();
+  }
 
   // Holds one direction of the socket for one operation: waits (parks) while another fiber holds
   // it. Converts to false when the socket is closed.
   class Hold {
    public:
-    Hold(Socket& socket, Direction direction);
+    Hold(Socket& socket, Direction direction) : direction_(direction) {
+      if (socket.desc_ == nullptr) return;
+      const FdGate::Entry entry = socket.gate_.Lock(direction);
+      if (entry == FdGate::Entry::kEntered ||
+          (entry == FdGate::Entry::kBusy && WaitInLine(socket))) {
+        socket_ = &socket;
+      }
+    }
     // Goes on with one that was never destroyed, because the fiber it was on hibernated.
     Hold(Socket& socket, Direction direction, Hibernated)
         : socket_(&socket), direction_(direction) {}
-    ~Hold();
+    ~Hold() {
+      if (socket_ == nullptr) return;
+      const FdGate::Leave leave = socket_->gate_.Unlock(direction_);
+      if (leave.wake || leave.last) socket_->Left(leave);
+    }
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
     explicit operator bool() const { return socket_ != nullptr; }
 
    private:
+    bool WaitInLine(Socket& socket) const;
+
     Socket* socket_ = nullptr;  // that is held
     const Direction direction_;
   };
@@ -74,16 +89,21 @@ class Socket {
     if (desc_->deadline(direction).expired()) return {.status = IoStatus::kTimeout};
     return {};
   }
-  // Makes epoll watch the descriptor, once in its life. Await does so; earlier only who wants the
-  // sticky bits of a connection that never waits. 0 or an errno.
-  int Register() {
-    if ((desc_->event_bits() & kRegistered) != 0) return 0;
-    return desc_->shard.Register(*desc_, fd_);
+  // Makes epoll watch the descriptor for that direction, once in its life. Await does so; earlier
+  // only who wants the sticky bits of a connection that never waits. 0 or an errno.
+  int Register(Direction direction) {
+    const uint32_t done = direction == Direction::kRead ? kRegistered : kWatchedOut;
+    if ((desc_->event_bits() & done) != 0) return 0;
+    return desc_->shard.Register(*desc_, fd_, direction);
   }
   // T1, directly before a system call in that direction.
   void ResetReadiness(Direction direction) { desc_->slot(direction).Reset(); }
 
-  void SetDeadline(Direction direction, sched::Deadline when);
+  void SetDeadline(Direction direction, sched::Deadline when) {
+    Use([&] { SetDeadlineHeld(direction, when); });
+  }
+  // For who holds the direction.
+  void SetDeadlineHeld(Direction direction, sched::Deadline when);
 
   // Ends it for everybody: fibers blocked here return kClosed; the last user frees the descriptor.
   // Any fiber, any number of times.
@@ -120,7 +140,8 @@ class Socket {
   IoResult AwaitBy(Direction direction, Block block);
   void MoveFrom(Socket& other);
   void WaitForGate(Direction direction);
-  void WakeGate(const FdGate::Leave& leave);
+  void Left(const FdGate::Leave& leave);
+  void WakeGate();
   void Free();
 
   FdGate gate_;

@@ -44,7 +44,7 @@ class TcpEnd final {
   uint32_t Events();  // EPOLL* bits that hold now
   int TakeError();    // SO_ERROR
   int PeerNameError() const;
-  bool is_closed_state() const { return state_ == State::kClosed; }  // TCP_CLOSE
+  bool is_closed_state() const { return state_ == State::kClosed; }
   int64_t unread() const { return static_cast<int64_t>(in_.size()); }
   int64_t unsent() const { return static_cast<int64_t>(out_.size() + unacked_); }
 

@@ -44,8 +44,8 @@ struct SimKernel::File {
 struct SimKernel::Watch {
   EpollFile* epoll;
   File* file;
-  uint32_t interest;
-  uint64_t data;
+  uint32_t interest = 0;
+  uint64_t data = 0;
   bool ready = false;                      // it is in the epoll's list
   sched::Deadline from = sched::kLongAgo;  // reported from then on
 };
@@ -346,15 +346,10 @@ int SimKernel::GetSockOpt(int fd, int level, int name, void* value, socklen_t* s
   host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
-  if (level == SOL_SOCKET && name == SO_ERROR) {
-    const int error = socket->end != nullptr ? socket->end->TakeError() : 0;
-    std::memcpy(value, &error, sizeof error);
-    *size = sizeof error;
-    return 0;
-  }
-  PARKWAY_CHECK(level == IPPROTO_TCP && name == TCP_INFO && *size == 1, name);
-  const bool closed = socket->end == nullptr || socket->end->is_closed_state();
-  *static_cast<uint8_t*>(value) = closed ? TCP_CLOSE : TCP_ESTABLISHED;
+  PARKWAY_CHECK(level == SOL_SOCKET && name == SO_ERROR, name);  // the only one simulated
+  const int error = socket->end != nullptr ? socket->end->TakeError() : 0;
+  std::memcpy(value, &error, sizeof error);
+  *size = sizeof error;
   return 0;
 }
 
@@ -429,16 +424,19 @@ int SimKernel::EpollCtl(int epfd, int operation, int fd, epoll_event* event) {
   EpollFile* const epoll = Find<EpollFile>(epfd);
   File* const file = Find<File>(fd);
   if (epoll == nullptr || file == nullptr) return -EBADF;
-  PARKWAY_CHECK(operation == EPOLL_CTL_ADD, operation);  // the only one simulated
-  for (const auto& watch : file->watches) {
-    if (watch->epoll == epoll) return -EEXIST;
+  const bool adds = operation == EPOLL_CTL_ADD;
+  PARKWAY_CHECK(adds || operation == EPOLL_CTL_MOD, operation);  // the others are not simulated
+  auto watch = std::find_if(file->watches.begin(), file->watches.end(),
+                            [&](const auto& it) { return it->epoll == epoll; });
+  if (adds == (watch != file->watches.end())) return adds ? -EEXIST : -ENOENT;
+  if (adds) {
+    if (const int error = Shortage(); error < 0) return error == -ENOMEM ? -ENOMEM : -ENOSPC;
+    watch = file->watches.insert(watch, std::make_unique<Watch>(Watch{epoll, file}));
+    epoll->all.push_back(watch->get());
   }
-  if (const int error = Shortage(); error < 0) return error == -ENOMEM ? -ENOMEM : -ENOSPC;
-  file->watches.push_back(std::make_unique<Watch>(
-      Watch{epoll, file, event->events | EPOLLERR | EPOLLHUP, event->data.u64}));
-  Watch& watch = *file->watches.back();
-  epoll->all.push_back(&watch);
-  if ((file->Events() & watch.interest) != 0) MakeReady(watch);
+  (*watch)->interest = event->events | EPOLLERR | EPOLLHUP;
+  (*watch)->data = event->data.u64;
+  if ((file->Events() & (*watch)->interest) != 0) MakeReady(**watch);
   return 0;
 }
 

@@ -66,6 +66,7 @@ class Worker {
   [[noreturn]] void GoOnWithout(Fiber* fiber);
   int64_t now() const { return now_; }
   Fiber* current() const { return current_; }
+  EventSource& source() const { return source_; }
 
   // --- Any thread.
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Joins sources to one file, each header once, and plants a bug in it if told to.
+"""Joins sources to one file, each header once, and plants bugs in it if told to.
 
 A .mutant file says what is wrong in a comment and then what to replace where; the old text must
-occur exactly once in the file named, so that a mutant cannot outlive the code it is about:
+occur exactly once in the file named, so that a mutant cannot outlive the code it is about. In the
+new text PLANTED is true in a process whose environment names this mutant:
 
     # What is broken.
     # Scenario: the one that shows it soonest
@@ -11,36 +12,57 @@ occur exactly once in the file named, so that a mutant cannot outlive the code i
     <<<<
     the lines as they are
     ====
-    the lines with the bug
+    the lines with the bug where PLANTED
     >>>>
 """
 import argparse
 import re
 import sys
+from pathlib import Path
 
 INCLUDE = re.compile(r'^#include "([^"]+)"$', re.M)
 CHANGE = re.compile(r"^file: (\S+)\n<<<<\n(.*?)^====\n(.*?)^>>>>\n", re.M | re.S)
 
+# Before everything else: which bug this process has.
+PROLOGUE = """\
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+namespace {
+int PlantedBug() {
+  const char* const kNames[] = {%s};
+  const char* const wanted = std::getenv("PARKWAY_PLANTED_BUG");
+  for (int i = 0; wanted != nullptr && i < %d; ++i) {
+    if (std::strcmp(wanted, kNames[i]) == 0) return i;
+  }
+  std::fprintf(stderr, "PARKWAY_PLANTED_BUG names no mutant\\n");
+  std::exit(2);
+}
+const int planted_bug = PlantedBug();
+}  // namespace
+"""
 
-def changes_of(mutant):
-    with open(mutant) as file:
-        found = CHANGE.findall(file.read())
-    if not found:
-        sys.exit(f"{mutant}: no change in it")
-    return found
 
-
-def read(paths, mutant):
-    texts = {}
-    for path in paths:
-        with open(path) as file:
-            texts[path] = file.read()
-    for path, old, new in changes_of(mutant) if mutant else []:
-        count = texts[path].count(old) if path in texts else 0
-        if count != 1:
-            sys.exit(f"{mutant}: its text occurs {count} times in {path}, not once")
-        texts[path] = texts[path].replace(old, new)
-    return texts
+def plant(mutants, texts):
+    """Changes the texts, all at once: each mutant is about the code as it is."""
+    changes = {}  # path: [(place, old, new)]
+    for number, mutant in enumerate(mutants):
+        found = CHANGE.findall(Path(mutant).read_text())
+        if not found:
+            sys.exit(f"{mutant}: no change in it")
+        for path, old, new in found:
+            count = texts[path].count(old) if path in texts else 0
+            if count != 1:
+                sys.exit(f"{mutant}: its text occurs {count} times in {path}, not once")
+            if "PLANTED" not in new:
+                sys.exit(f"{mutant}: no PLANTED in its new text")
+            changes.setdefault(path, []).append(
+                (texts[path].index(old), old, new.replace("PLANTED", f"(planted_bug == {number})")))
+    for path, planned in changes.items():
+        for place, old, new in sorted(planned, reverse=True):
+            if texts[path][place:place + len(old)] != old:
+                sys.exit(f"{path}: two mutants change the same lines: {old}")
+            texts[path] = texts[path][:place] + new + texts[path][place + len(old):]
 
 
 def joined(path, texts, done):
@@ -63,13 +85,17 @@ def joined(path, texts, done):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
-    parser.add_argument("--mutant")
+    parser.add_argument("--mutant", action="append", default=[])
     parser.add_argument("files", nargs="+")
     arguments = parser.parse_args()
     files = [path for path in arguments.files if path.endswith((".h", ".cc"))]
-    texts = read(files, arguments.mutant)
+    texts = {path: Path(path).read_text() for path in files}
+    plant(arguments.mutant, texts)
     done = set()
     with open(arguments.out, "w") as out:
+        if arguments.mutant:
+            names = ", ".join(f'"{Path(mutant).stem}"' for mutant in arguments.mutant)
+            out.write(PROLOGUE % (names, len(arguments.mutant)))
         for path in files:
             if path.endswith(".cc"):
                 out.write(joined(path, texts, done))

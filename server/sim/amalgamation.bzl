@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One source file of all that some libraries are made of.
 
-The simulation needs the whole daemon built with PARKWAY_INTERLEAVE, and once more for every planted
-bug. As one translation unit each variant is one short compilation, beside the ordinary build and
+The simulation needs the whole daemon built with PARKWAY_INTERLEAVE, and once more with the planted
+bugs. As one translation unit each variant is one short compilation, beside the ordinary build and
 without a configuration of its own.
 """
 
@@ -28,10 +28,9 @@ def _amalgamation_impl(ctx):
     )
     args = ctx.actions.args()
     args.add("--out", ctx.outputs.out)
-    inputs = [ctx.file._script]
-    if ctx.file.mutant:
-        args.add("--mutant", ctx.file.mutant)
-        inputs.append(ctx.file.mutant)
+    inputs = [ctx.file._script] + ctx.files.mutants
+    for mutant in ctx.files.mutants:
+        args.add("--mutant", mutant)
     args.add_all(files)
     ctx.actions.run_shell(
         command = "python3 %s \"$@\"" % ctx.file._script.path,
@@ -47,7 +46,7 @@ amalgamation = rule(
     attrs = {
         "srcs": attr.label_list(allow_files = [".cc"], doc = "Sources besides those of the libraries."),
         "deps": attr.label_list(aspects = [_collect], doc = "Libraries of this repository."),
-        "mutant": attr.label(allow_single_file = [".mutant"], doc = "A bug to plant."),
+        "mutants": attr.label_list(allow_files = [".mutant"], doc = "Bugs to plant."),
         "out": attr.output(mandatory = True),
         "_script": attr.label(default = "amalgamate.py", allow_single_file = True),
     },

@@ -4,6 +4,7 @@
 
   bazel test //server/sim:mutants_test
 """
+import os
 import re
 import subprocess
 import unittest
@@ -19,17 +20,19 @@ class Mutants(unittest.TestCase):
         self.assertGreaterEqual(len(MUTANTS), 12)
 
 
+def sim(mutant, *flags):
+    return subprocess.run([HERE / "planted", *flags], capture_output=True, text=True, timeout=600,
+                          env=dict(os.environ, PARKWAY_PLANTED_BUG=mutant.stem))
+
+
 def found(mutant):
     def test(self):
         scenario = re.search(r"^# Scenario: (\w+)$", mutant.read_text(), re.M)[1]
-        binary = HERE / f"sim_{mutant.stem}"
-        done = subprocess.run([binary, f"--seeds={SEEDS}", f"--scenario={scenario}"],
-                              capture_output=True, text=True, timeout=600)
+        done = sim(mutant, f"--seeds={SEEDS}", f"--scenario={scenario}")
         self.assertEqual(done.returncode, 1, f"not found: {done.stdout}{done.stderr}")
         print(f"    {done.stdout.splitlines()[0]}")
         replay = re.search(r"^  \./dev sim (.+)$", done.stdout, re.M)[1].split()
-        runs = [subprocess.run([binary, *replay], capture_output=True, text=True, timeout=600)
-                for _ in range(2)]
+        runs = [sim(mutant, *replay) for _ in range(2)]
         self.assertNotEqual(runs[0].returncode, 0, f"the replay passes: {replay}")
         self.assertEqual(runs[0].stdout, runs[1].stdout)
 

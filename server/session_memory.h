@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Memory for the records of sessions. Each worker keeps some of what it frees, so that a short
+// connection calls no allocator.
+#ifndef PARKWAY_SERVER_SESSION_MEMORY_H_
+#define PARKWAY_SERVER_SESSION_MEMORY_H_
+
+#include <cstddef>
+#include <vector>
+
+namespace parkway {
+
+class SessionMemory {
+ public:
+  // Records that a worker keeps, of each size; more are freed.
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr int kKeptMax = 0;  // so that use after free is seen
+#else
+  static constexpr int kKeptMax = 256;
+#endif
+
+  explicit SessionMemory(int workers) : own_(static_cast<size_t>(workers)) {}
+  ~SessionMemory();
+  SessionMemory(const SessionMemory&) = delete;
+  SessionMemory& operator=(const SessionMemory&) = delete;
+
+  // For a record with so many halves, 1 or 2, of `size` bytes: always the same for as many halves.
+  // Fiber only.
+  void* Take(int halves, size_t size);
+  void Give(void* record, int halves);
+
+ private:
+  struct Kept {
+    Kept* next;
+  };
+  struct List {
+    Kept* first = nullptr;
+    int count = 0;
+  };
+  // Written by one worker: on cache lines of its own.
+  struct alignas(64) Own {
+    List lists[2];
+  };
+
+  List& list(int halves);
+
+  std::vector<Own> own_;
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_SESSION_MEMORY_H_
