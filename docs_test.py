@@ -37,7 +37,8 @@ NOT_RUN = {
     "./dev test": "runs this test",
     "./dev bench": MINUTES,
     "./dev bench --quick": MINUTES,
-    "./dev bench --only=proxy-64,proxy-bulk --json=figures.json": MINUTES,
+    "./dev bench --full --out=report": MINUTES,
+    "./dev bench --only=proxy-64,idle": MINUTES,
     "bazel build --config=opt //bench/loadgen //bench/limit:echo": BAZEL,
     "bazel-bin/bench/loadgen/loadgen --address=127.0.0.1:7000": LOADGEN,
     "./dev sim": SIM,
@@ -52,13 +53,16 @@ NOT_RUN = {
     "./dev soak --minutes=10": "takes minutes; //server/e2e:soak_smoke_test runs it shortly",
     "bazel build --config=opt //server:parkway": BAZEL,
     "bazel build --config=opt //server:parkway //bench/limit/... //bench/loadgen": BAZEL,
+    "bazel build --config=opt //bench/peers:asio //bench/peers:go_echo //bench/peers:go_proxy":
+        BAZEL,
     "bazel test //bench:run_smoke_test": BAZEL,
     "bazel build --config=opt //bench:costs": BAZEL,
     "python3 bench/scaling.py --measure 15": SCALING,
     "python3 bench/scaling.py --picture docs/scaling.svg": SCALING,
     "python3 bench/scaling.py --sensitivity": SCALING,
     "bazel test //bench:scaling_test": BAZEL,
-    "apt-get install wrk haproxy nginx libnginx-mod-stream linux-perf valgrind":
+    "apt-get install golang-go haproxy libboost-dev libnginx-mod-stream linux-perf nginx "
+    "python3-matplotlib valgrind wrk":
         "changes the machine; ./dev installs them",
     "sudo sysctl --system": MACHINE,
     "sudo systemctl daemon-reload": MACHINE,
@@ -215,8 +219,7 @@ class Bench(programs_test.ProgramTest):
     def test_the_programs_know_their_flags(self, *lines):
         """They would run for minutes; it is the last thing they look at whether Parkway exists."""
         for line in lines:
-            missing = "--limit_echo=/missing" if "floor" in line else "--parkway=/missing"
-            done = subprocess.run([sys.executable, *line.split()[1:], missing], cwd=TREE,
+            done = subprocess.run([sys.executable, *line.split()[1:], "--parkway=/missing"], cwd=TREE,
                                   capture_output=True, text=True, timeout=PATIENCE)
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertIn("no such program: /missing", done.stderr, line)

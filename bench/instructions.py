@@ -32,7 +32,7 @@ def parse_arguments():
     parser.add_argument("--payload", type=int, default=64,
                         help="bytes per request (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="fail when Parkway exceeds its budget")
-    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    report.add_arguments(parser)
     contestants.add_arguments(parser)
     parser.set_defaults(contestants="parkway,floor")
     args = parser.parse_args()
@@ -88,17 +88,17 @@ def per_request(stage, name, args):
 def main():
     args = parse_arguments()
     machine = Machine(args)
-    sections, complaints = [f"# User instructions per request\n\n{report.provenance()}"], []
+    document, complaints = report.Document("User instructions per request"), []
     for scenario in map(SCENARIOS.get, args.scenario.split(",")):
         with machine.stage(scenario) as stage:
             counts = {name: per_request(stage, name, args) for name in stage.names}
         rows = [[contestants.LABELS[name], count.text(0)] for name, count in counts.items()]
-        sections.append(report.section(stage.title, stage.remarks, report.table(
-            ["median (p25–p75)", "instructions/request"], rows)))
+        document.add(stage.title, stage.remarks,
+                     (["median (p25–p75)", "instructions/request"], rows))
         spent, allowed = counts.get("parkway"), BUDGETS[scenario.name]
         if spent and spent.median > allowed:
             complaints.append(f"{scenario.name}: {spent.median:.0f} per request, allowed {allowed}")
-    report.publish("\n\n".join(sections), args.markdown)
+    document.publish(args)
     if args.check:
         report.fail_over_budget(complaints)
 

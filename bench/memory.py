@@ -38,7 +38,7 @@ def parse_arguments():
     parser.add_argument("--payload", type=int, default=64,
                         help="bytes per request of the burst (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="fail when Parkway exceeds its budget")
-    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    report.add_arguments(parser)
     contestants.add_arguments(parser)
     parser.set_defaults(contestants="parkway,floor")
     args = parser.parse_args()
@@ -82,7 +82,7 @@ def raise_descriptor_limit(count):
 
 def main():
     args = parse_arguments()
-    sections, complaints = [f"# User memory per idle connection\n\n{report.provenance()}"], []
+    document, complaints = report.Document("User memory per idle connection"), []
     crowd = args.connections
     for name in args.scenario.split(","):
         args.connections = crowd or CROWDS[name]
@@ -92,11 +92,10 @@ def main():
             used = {one: bytes_per_connection(stage, one, args.connections, args.payload) / 1024
                     for one in stage.names}
         rows = [[contestants.LABELS[one], f"{kib:.3f}"] for one, kib in used.items()]
-        sections.append(report.section(stage.title, stage.remarks, report.table(
-            ["", "KiB/connection"], rows)))
+        document.add(stage.title, stage.remarks, (["", "KiB/connection"], rows))
         if used.get("parkway", 0) > BUDGETS[name]:
             complaints.append(f"{name}: {used['parkway']:.3f} KiB, allowed {BUDGETS[name]}")
-    report.publish("\n\n".join(sections), args.markdown)
+    document.publish(args)
     if args.check:
         report.fail_over_budget(complaints)
 

@@ -11,17 +11,17 @@ confidence (bootstrap). See bench/README.md.
 import argparse
 import contextlib
 import json
-import random
 import statistics
 import subprocess
-import time
 from dataclasses import dataclass
 
 from harness import contestants, report
 from harness.process import (
     BenchError, HOST, Server, cpu_seconds, free_port, pinned, run, split_cpus)
 
-RESAMPLES = 2000
+# Who takes part where a row does not say otherwise.
+USUAL = tuple(name for name in contestants.ALL_NAMES
+              if name not in (*contestants.SPLICING_NAMES, "parkway-two"))
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ class Row:
     load: tuple
     backend: str = ""
     per: str = "request"
-    splices: bool = False
+    names: tuple = USUAL
+    subject: str = "parkway"  # whose figures are divided by the others'
     everywhere: bool = False  # the server has all CPUs, and sleeps and wakes where it likes
 
 
-def both_kinds(name, title, *load, everywhere=False):
-    return (Row(f"echo-{name}", f"echo, {title}", "echo", load, everywhere=everywhere),
-            Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, "echo", everywhere=everywhere))
+def both_kinds(name, title, *load, **more):
+    return (Row(f"echo-{name}", f"echo, {title}", "echo", load, **more),
+            Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, "echo", **more))
 
 
 ROWS = {row.name: row for row in (
@@ -53,8 +54,16 @@ ROWS = {row.name: row for row in (
                 "--connections=64"),
     *both_kinds("lone", "1 connection × 64 B, server on all CPUs", "--connections=1",
                 everywhere=True),
+    Row("echo-open", "echo, 40,000 requests/s of 64 B over 64 connections, server on all CPUs",
+        "echo", ("--connections=64", "--rate=40000", "--poisson"), everywhere=True),
+    Row("proxy-open", "proxy, 20,000 requests/s of 64 B over 64 connections, server on all CPUs",
+        "proxy", ("--connections=64", "--rate=20000", "--poisson"), "echo", everywhere=True),
+    Row("echo-workers", "echo by one worker and by two, 20,000 requests/s of 64 B",
+        "echo", ("--connections=64", "--rate=20000", "--poisson"),
+        names=("parkway-two", "parkway"), subject="parkway-two", everywhere=True),
     Row("proxy-bulk", "proxy, 4 streams down", "proxy",
-        ("--mode=down", "--connections=4", "--noverify"), "source", "byte", True),
+        ("--mode=down", "--connections=4", "--noverify"), "source", "byte",
+        names=(*USUAL, *contestants.SPLICING_NAMES)),
 )}
 
 
@@ -77,10 +86,9 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=41, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=1.5,
                         help="per contestant and round, besides the warm-up (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write every figure there")
-    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    report.add_arguments(parser)
     contestants.add_arguments(parser)
-    parser.set_defaults(contestants=",".join(contestants.BULK_NAMES))
+    parser.set_defaults(contestants=",".join(contestants.ALL_NAMES))
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 5, 0.5
@@ -97,15 +105,17 @@ class Bench:
         self._args = args
         self._programs = contestants.Programs(args)
         if not self._programs.loadgen.is_file():
-            raise BenchError(f"no program at {self._programs.loadgen}; "
-                             + contestants.build_hint("bench/loadgen", "loadgen"))
+            raise BenchError(f"no program at {self._programs.loadgen}; {contestants.BUILD_HINT}")
         self._server_cpu, self._load_cpus = split_cpus()
         self._all_cpus = sorted({self._server_cpu, *self._load_cpus})
 
     def measure(self, row):
         """(figures by contestant, remarks)"""
         names, remarks = contestants.choose(self._args.contestants, row.kind, self._programs)
-        names = [name for name in names if row.splices or name in contestants.NAMES]
+        names = [name for name in names if name in row.names]
+        if not names:
+            report.note(f"{row.name}: nobody to measure")
+            return {}, remarks
         figures = {name: [] for name in names}
         with self._backend(row) as port:
             for number in range(self._args.rounds):
@@ -158,19 +168,11 @@ class Bench:
         return json.loads(output), clock["measured"] - clock["measuring"]
 
 
-def bounds(ratios):
-    """Between which the median lies with 95 % confidence: percentile bootstrap (Efron 1979)."""
-    dice = random.Random(1)
-    medians = sorted(statistics.median(dice.choices(ratios, k=len(ratios)))
-                     for _ in range(RESAMPLES))
-    return medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
-
-
 def ratio_text(mine, theirs):
     if not all(theirs):
         return "–"  # bulk has no latency
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
-    low, high = bounds(ratios)
+    low, high = report.bounds(ratios)
     return f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
 
 
@@ -180,39 +182,38 @@ def column(figures, field):
 
 def rows_table(row, figures):
     unit, rate = ("ns/byte", "Gbit/s") if row.per == "byte" else ("µs", "per second")
-    header = [row.title, f"CPU {unit}", rate, "p50 µs", "p99 µs", "errors", "Parkway's CPU ÷",
-              "its rate ÷", "its p50 ÷"]
-    mine = figures.get("parkway")
+    header = ["", f"CPU {unit}", rate, "p50 µs", "p99 µs", "errors",
+              f"{contestants.LABELS[row.subject]}: its CPU ÷", "its rate ÷", "its p50 ÷",
+              "its p99 ÷"]
+    mine = figures.get(row.subject)
     rows = []
     for name, theirs in figures.items():
         medians = {field: statistics.median(column(theirs, field))
                    for field in ("cpu", "per_second", "p50", "p99")}
-        compared = mine is not None and name != "parkway"
+        compared = mine is not None and name != row.subject
         rows.append([
             contestants.LABELS[name], f"{medians['cpu']:.3g}", f"{medians['per_second']:,.5g}",
             f"{medians['p50']:.0f}", f"{medians['p99']:.0f}", str(sum(column(theirs, "errors"))),
             *(ratio_text(column(mine, field), column(theirs, field)) if compared else ""
-              for field in ("cpu", "per_second", "p50"))])
-    return report.table(header, rows)
+              for field in ("cpu", "per_second", "p50", "p99"))])
+    return header, rows
 
 
 def main():
     args = parse_arguments()
-    bench, sections, all_figures = Bench(args), [], {}
-    remarks = {}
+    bench = Bench(args)
+    document = report.Document(
+        "In paired rounds", f"rounds: {args.rounds} of {args.seconds:g} s; told are medians, and "
+        "in brackets between which bounds a median lies with 95 % confidence")
     for name in args.only.split(","):
-        figures, said = bench.measure(ROWS[name])
-        remarks.update(dict.fromkeys(said))
-        all_figures[name] = {who: [vars(one) for one in rounds] for who, rounds in figures.items()}
-        sections.append(rows_table(ROWS[name], figures))
-    head = (f"# Paired figures\n\n{report.provenance()}\n- rounds: {args.rounds} of "
-            f"{args.seconds:g} s; median, and in brackets its 95 % confidence bounds")
-    report.publish("\n\n".join([head, "\n".join(f"- {text}" for text in remarks), *sections]),
-                   args.markdown)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"provenance": report.provenance(), "time": time.time(),
-                       "figures": all_figures}, file)
+        figures, remarks = bench.measure(ROWS[name])
+        if not figures:
+            continue
+        document.add(ROWS[name].title, remarks, rows_table(ROWS[name], figures))
+        document.figures[name] = {
+            "title": ROWS[name].title, "per": ROWS[name].per,
+            "rounds": {who: [vars(one) for one in rounds] for who, rounds in figures.items()}}
+    document.publish(args)
 
 
 if __name__ == "__main__":

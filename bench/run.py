@@ -37,7 +37,7 @@ def parse_arguments():
     parser.add_argument("--connections", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--payload", type=int, default=64,
                         help="bytes per echo request, or of the HTTP body (default: %(default)s)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    report.add_arguments(parser)
     contestants.add_arguments(parser)
     args = parser.parse_args()
     if args.rounds < 1 or args.seconds < 0.1 or args.connections < 1:
@@ -85,11 +85,11 @@ def figures_table(rounds):
         f"{report.spread(column(ones, 'busy_percent')).median:.0f}",
         str(sum(column(ones, "errors"))),
     ] for name, ones in rounds.items()]
-    return report.table(header, rows)
+    return header, rows
 
 
 def ratios_table(rounds):
-    """Parkway, or who stands in for it, divided by each of the others; empty if it is alone."""
+    """Parkway, or who stands in for it, divided by each of the others; no rows if it is alone."""
     subject = "parkway" if "parkway" in rounds else next(iter(rounds))
     fields = ["cpu_us", "requests_per_second", "p50_us", "p99_us"]
     rows = [
@@ -99,20 +99,19 @@ def ratios_table(rounds):
         for other, ones in rounds.items() if other != subject
     ]
     header = [f"{contestants.LABELS[subject]} ÷", "CPU µs/request", "requests/s", "p50", "p99"]
-    return report.table(header, rows) if rows else ""
+    return header, rows
 
 
 def main():
     args = parse_arguments()
     machine = Machine(args)
-    sections = [f"# Bench: medians of {args.rounds} interleaved rounds of {args.seconds:g} s\n\n"
-                + report.provenance()]
+    document = report.Document(
+        f"wrk: medians of {args.rounds} interleaved rounds of {args.seconds:g} s")
     for scenario in choose_scenarios(args.scenario):
         with machine.stage(scenario) as stage:
             rounds = measure(stage, args)
-        sections.append(report.section(stage.title, stage.remarks, figures_table(rounds),
-                                       ratios_table(rounds)))
-    report.publish("\n\n".join(sections), args.markdown)
+        document.add(stage.title, stage.remarks, figures_table(rounds), ratios_table(rounds))
+    document.publish(args)
 
 
 if __name__ == "__main__":

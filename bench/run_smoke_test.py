@@ -6,6 +6,7 @@ Nothing here asserts speed.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -29,15 +30,11 @@ from harness.process import BenchError, HOST, Server, find_program, free_port  #
 import paired  # noqa: E402
 import syscalls  # noqa: E402
 
-LIMIT_ECHO = BENCH / "limit/echo"
-LIMIT_PROXY = BENCH / "limit/proxy"
-LIMIT_SPLICE = BENCH / "limit/splice_proxy"
-LOADGEN = BENCH / "loadgen/loadgen"
-if not LIMIT_ECHO.exists():  # Not under Bazel: what Bazel built last.
-    LIMIT_ECHO = BENCH.parent / "bazel-bin/bench/limit/echo"
-    LIMIT_PROXY = BENCH.parent / "bazel-bin/bench/limit/proxy"
-    LIMIT_SPLICE = BENCH.parent / "bazel-bin/bench/limit/splice_proxy"
-    LOADGEN = BENCH.parent / "bazel-bin/bench/loadgen/loadgen"
+BIN = BENCH.parent
+if not (BIN / "bench/limit/echo").exists():  # Not under Bazel: what Bazel built last.
+    BIN = BENCH.parent / "bazel-bin"
+LIMIT_ECHO = BIN / "bench/limit/echo"
+LIMIT_PROXY = BIN / "bench/limit/proxy"
 
 STREAM_BYTES = 8 << 20
 SECONDS = 60
@@ -189,9 +186,7 @@ class ProgramTest(unittest.TestCase):
 
     def run_program(self, name, *flags):
         return subprocess.run(
-            [sys.executable, str(BENCH / name), f"--limit_echo={LIMIT_ECHO}",
-             f"--limit_proxy={LIMIT_PROXY}", f"--limit_splice={LIMIT_SPLICE}",
-             f"--loadgen={LOADGEN}", *flags],
+            [sys.executable, str(BENCH / name), f"--bin={BIN}", *flags],
             capture_output=True, text=True, timeout=10 * SECONDS, cwd=BENCH.parent)
 
     def need(self, *programs):
@@ -231,21 +226,36 @@ class ProgramTest(unittest.TestCase):
                                     "--contestants=floor,splice", f"--json={folder}/out.json")
             self.assertEqual(done.returncode, 0, done.stderr)
             figures = json.loads(Path(folder, "out.json").read_text())["figures"]
-        self.assertEqual(set(figures), set(paired.ROWS))
-        self.assertIn("splice", figures["proxy-bulk"])
+        self.assertEqual(set(figures), set(paired.ROWS) - {"echo-workers"})
+        self.assertIn("splice", figures["proxy-bulk"]["rounds"])
         for row in figures.values():
-            for rounds in row.values():
+            for rounds in row["rounds"].values():
                 self.assertEqual([one["errors"] for one in rounds], [0, 0])
                 self.assertTrue(all(one["cpu"] > 0 and one["per_second"] > 0 for one in rounds))
+
+    def test_bench_makes_one_report(self):
+        if importlib.util.find_spec("matplotlib") is None:
+            self.skipTest("this Python has no matplotlib")
+        with tempfile.TemporaryDirectory() as folder:
+            done = self.run_program("bench.py", "--only=echo-64,proxy-bulk", "--out", folder,
+                                    "--rounds=1", "--seconds=0.2", "--contestants=floor,splice")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            text = Path(folder, "RESULTS.md").read_text()
+            page = Path(folder, "report.html").read_text()
+        for row in ("echo-64", "proxy-bulk"):
+            self.assertIn(f"## {paired.ROWS[row].title}", text)
+            self.assertIn(paired.ROWS[row].title, page)
+        self.assertEqual(page.count("<svg"), 2)
+        self.assertNotIn('src="', page)
 
     def test_bounds_hold_the_median_and_narrow_with_more_rounds(self):
         dice = random.Random(3)
         few, many = ([dice.gauss(1, 0.1) for _ in range(count)] for count in (9, 400))
         for ratios in (few, many):
-            low, high = paired.bounds(ratios)
+            low, high = report.bounds(ratios)
             self.assertTrue(low <= statistics.median(ratios) <= high)
-        self.assertLess(paired.bounds(many)[1] - paired.bounds(many)[0], 0.06)
-        self.assertGreater(paired.bounds(few)[1] - paired.bounds(few)[0], 0.06)
+        self.assertLess(report.bounds(many)[1] - report.bounds(many)[0], 0.06)
+        self.assertGreater(report.bounds(few)[1] - report.bounds(few)[0], 0.06)
 
     def test_syscalls(self):
         self.need("wrk", "perf")
@@ -278,7 +288,7 @@ class ProgramTest(unittest.TestCase):
             done = self.run_program(program, "--parkway=/nonexistent/parkway")
             self.assertEqual(done.returncode, 1, program)
             self.assertIn("no such program: /nonexistent/parkway", done.stderr)
-            self.assertIn("bazel build --config=opt //server:parkway", done.stderr)
+            self.assertIn("./dev bench builds it", done.stderr)
 
 
 if __name__ == "__main__":

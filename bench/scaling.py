@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import report
-from harness.contestants import REPOSITORY, build_hint
+from harness.contestants import REPOSITORY
 from harness.process import BenchError, run
 from simulation import costs, picture
 from simulation.load import BURST, LOADS
@@ -134,7 +134,7 @@ def core_counts(parser, flag, text):
 
 def measure(runs):
     if not COSTS_PROGRAM.is_file():
-        raise BenchError(f"no program at {COSTS_PROGRAM}; {build_hint('bench', 'costs')}")
+        raise BenchError(f"no program at {COSTS_PROGRAM}; build it with: bazel build //bench:costs")
     figures = {}
     for number in range(1, runs + 1):
         report.note(f"run {number} of {runs}")
@@ -227,20 +227,26 @@ def sensitivity_table(args):
         rows)
 
 
+def publish(text, markdown):
+    print(text)
+    if markdown:
+        Path(markdown).write_text(text + "\n", encoding="utf-8")
+
+
 def main():
     args = parse_arguments()
     if args.measure:
-        report.publish(report.provenance() + "\n\n" + measure(args.measure), args.markdown)
+        publish(report.provenance() + "\n\n" + measure(args.measure), args.markdown)
         return
     if args.sensitivity:
-        report.publish(sensitivity_table(args), args.markdown)
+        publish(sensitivity_table(args), args.markdown)
         return
     experiment = Experiment.calibrated(step_costs(args), args.seed)
     results = throughput(experiment, args)
     sections = [f"One core: {experiment.core_per_ns * 1e9:,.0f} requests/s, the unit below.",
                 "## Throughput at saturation", throughput_table(experiment, results),
                 "## Latency", *latency_tables(experiment, args)]
-    report.publish("\n\n".join(sections), args.markdown)
+    publish("\n\n".join(sections), args.markdown)
     if args.picture:
         curves = {load: {design: [(cores, experiment.multiple(result)) for cores, result in row]
                          for design, row in designs.items()} for load, designs in results.items()}

@@ -58,7 +58,7 @@ def parse_arguments():
                         help="bytes per echo request, or of the HTTP body (default: %(default)s)")
     parser.add_argument("--check", action="store_true",
                         help="fail when Parkway exceeds its budget in the scenario echo or proxy")
-    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    report.add_arguments(parser)
     contestants.add_arguments(parser)
     args = parser.parse_args()
     if args.seconds < 1 or args.connections < 1:
@@ -145,8 +145,7 @@ def calls_table(by_contestant):
     sums = [summed(one) for one in measured]
     rows = [[row] + [f"{one[row]:.3f}" for one in sums] for row in SUMS]
     rows += [[f"`{call}`"] + [f"{one.get(call, 0):.3f}" for one in measured] for call in calls]
-    return report.table(["per request", *(contestants.LABELS[name] for name in by_contestant)],
-                        rows)
+    return ["per request", *(contestants.LABELS[name] for name in by_contestant)], rows
 
 
 def over_budget(scenario, by_contestant):
@@ -163,13 +162,13 @@ def over_budget(scenario, by_contestant):
 def main():
     args = parse_arguments()
     machine, perf = Machine(args, saturate=True), Perf()
-    sections, complaints = [f"# System calls per request\n\n{report.provenance()}"], []
+    document, complaints = report.Document("System calls per request"), []
     for scenario in choose_scenarios(args.scenario):
         with machine.stage(scenario) as stage:
             by_contestant = measure(stage, perf, args.seconds)
-        sections.append(report.section(stage.title, stage.remarks, calls_table(by_contestant)))
+        document.add(stage.title, stage.remarks, calls_table(by_contestant))
         complaints += over_budget(scenario, by_contestant)
-    report.publish("\n\n".join(sections), args.markdown)
+    document.publish(args)
     if args.check:
         report.fail_over_budget(complaints)
 

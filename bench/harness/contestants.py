@@ -10,24 +10,24 @@ from harness.process import BenchError, HOST, Server, find_program, free_port
 BENCH = Path(__file__).absolute().parent.parent
 REPOSITORY = BENCH.parent
 
+BUILD_HINT = "./dev bench builds it"
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 NAMES = ("parkway", "floor", "haproxy", "nginx")
-BULK_NAMES = (*NAMES, "splice", "haproxy-splice")
-ECHO_NAMES = ("parkway", "floor")
+SPLICING_NAMES = ("splice", "haproxy-splice")  # else the same as another
+ALL_NAMES = (*NAMES, "go", "asio", "parkway-two", *SPLICING_NAMES)
+ECHO_NAMES = ("parkway", "parkway-two", "floor", "go", "asio")
 LABELS = {"parkway": "Parkway", "floor": "floor", "haproxy": "HAProxy", "nginx": "nginx stream",
+          "go": "Go", "asio": "Boost.Asio", "parkway-two": "Parkway, 2 workers",
           "splice": "splicing floor", "haproxy-splice": "HAProxy, splicing"}
 PROGRAMS = {"haproxy-splice": "haproxy"}  # where it is not the contestant's name
 
 
 def add_arguments(parser):
     binaries = parser.add_argument_group("programs under test")
-    for flag, target in (("parkway", "server/parkway"), ("limit_echo", "bench/limit/echo"),
-                         ("limit_proxy", "bench/limit/proxy"),
-                         ("limit_splice", "bench/limit/splice_proxy"),
-                         ("loadgen", "bench/loadgen/loadgen")):
-        binaries.add_argument(f"--{flag}", metavar="PATH",
-                              help=f"default: bazel-bin/{target} of this repository")
+    binaries.add_argument("--bin", metavar="FOLDER", default=REPOSITORY / "bazel-bin", type=Path,
+                          help="where Bazel built them (default: bazel-bin of this repository)")
+    binaries.add_argument("--parkway", metavar="PATH", help="default: server/parkway there")
     binaries.add_argument("--parkway_flags", default="", metavar="FLAGS",
                           help="further flags for Parkway, separated by spaces")
     binaries.add_argument("--contestants", default=",".join(NAMES), metavar="LIST",
@@ -35,38 +35,37 @@ def add_arguments(parser):
 
 
 class Programs:
-    """The binaries of this repository: as named by flags, or where Bazel puts them."""
+    """The binaries of this repository."""
 
     def __init__(self, args):
-        self.parkway = self._choose(args.parkway, "server", "parkway")
-        self.limit_echo = self._choose(args.limit_echo, "bench/limit", "echo")
-        self.limit_proxy = self._choose(args.limit_proxy, "bench/limit", "proxy")
-        self.limit_splice = self._choose(args.limit_splice, "bench/limit", "splice_proxy")
-        self.loadgen = self._choose(args.loadgen, "bench/loadgen", "loadgen")
+        folder = args.bin.absolute()
+        self.parkway = Path(args.parkway or folder / "server/parkway").absolute()
+        if args.parkway and not self.parkway.is_file():
+            raise BenchError(f"no such program: {args.parkway}\n  {BUILD_HINT}")
         self.parkway_flags = args.parkway_flags.split()
-
-    @staticmethod
-    def _choose(flag, package, name):
-        path = Path(flag) if flag else REPOSITORY / "bazel-bin" / package / name
-        if flag and not path.is_file():
-            raise BenchError(f"no such program: {path}\n  {build_hint(package, name)}")
-        return path.absolute()
-
-
-def build_hint(package, name):
-    return f"build it with: bazel build --config=opt //{package}:{name}"
+        self.limit_echo = folder / "bench/limit/echo"
+        self.limit_proxy = folder / "bench/limit/proxy"
+        self.limit_splice = folder / "bench/limit/splice_proxy"
+        self.loadgen = folder / "bench/loadgen/loadgen"
+        self.go_echo = folder / "bench/peers/echo"
+        self.go_proxy = folder / "bench/peers/proxy"
+        self.asio = folder / "bench/peers/asio"
 
 
 def missing(contestant, kind, programs):
     """Why a contestant cannot take part in an "echo" or "proxy" comparison, or None."""
-    if contestant == "parkway":
-        return None if programs.parkway.is_file() else (
-            f"no program at {programs.parkway}; {build_hint('server', 'parkway')}")
-    if contestant in ("floor", "splice"):
-        path = {"echo": programs.limit_echo, "proxy": programs.limit_proxy,
-                "splice": programs.limit_splice}[kind if contestant == "floor" else contestant]
-        return None if path.is_file() else (
-            f"no program at {path}; {build_hint('bench/limit', path.name)}")
+    echo = kind == "echo"
+    ours = {
+        "parkway": programs.parkway,
+        "parkway-two": programs.parkway,
+        "floor": programs.limit_echo if echo else programs.limit_proxy,
+        "splice": programs.limit_splice,
+        "go": programs.go_echo if echo else programs.go_proxy,
+        "asio": programs.asio,
+    }
+    if contestant in ours:
+        path = ours[contestant]
+        return None if path.is_file() else f"no program at {path}; {BUILD_HINT}"
     program = PROGRAMS.get(contestant, contestant)
     if find_program(program) is None:
         return f"not installed; apt-get install {program}"
@@ -78,9 +77,9 @@ def missing(contestant, kind, programs):
 def choose(requested, kind, programs):
     """The requested contestants that can run this kind, and a sentence for each that cannot."""
     names = requested.split(",")
-    unknown = [name for name in names if name not in BULK_NAMES]
+    unknown = [name for name in names if name not in ALL_NAMES]
     if unknown:
-        raise BenchError(f"unknown contestant {unknown[0]!r}; known: {', '.join(BULK_NAMES)}")
+        raise BenchError(f"unknown contestant {unknown[0]!r}; known: {', '.join(ALL_NAMES)}")
     reasons = {name: missing(name, kind, programs)
                for name in names if kind == "proxy" or name in ECHO_NAMES}
     present = [name for name, reason in reasons.items() if reason is None]
@@ -109,12 +108,27 @@ def server(contestant, kind, programs, cpus, backend_port=None, wrapper=()):
     return Server(LABELS[contestant], [*wrapper, *command], port, cpus, folder)
 
 
-def _parkway(kind, programs, port, backend):
-    command = [programs.parkway, f"--mode={kind}", f"--listen={HOST}:{port}", "--workers=1",
+def _parkway(kind, programs, port, backend, workers=1):
+    command = [programs.parkway, f"--mode={kind}", f"--listen={HOST}:{port}",
+               f"--workers={workers}",
                "--stall_report=0"]  # Valgrind cannot stand the signal that samples a stack.
     if kind == "proxy":
         command.append(f"--backend={HOST}:{backend}")
     return command + programs.parkway_flags, None
+
+
+def _parkway_two(kind, programs, port, backend):
+    return _parkway(kind, programs, port, backend, workers=2)
+
+
+def _go(kind, programs, port, backend):
+    if kind == "echo":
+        return [programs.go_echo, port], None
+    return [programs.go_proxy, port, HOST, backend], None
+
+
+def _asio(kind, programs, port, backend):
+    return [programs.asio, port, *([HOST, backend] if kind == "proxy" else [])], None
 
 
 def _floor(kind, programs, port, backend):
@@ -146,14 +160,15 @@ def _nginx_stream(_, __, port, backend):
 
 
 _COMMANDS = {"parkway": _parkway, "floor": _floor, "haproxy": _haproxy, "nginx": _nginx_stream,
-             "splice": _splice, "haproxy-splice": _haproxy_splice}
+             "go": _go, "asio": _asio, "parkway-two": _parkway_two, "splice": _splice,
+             "haproxy-splice": _haproxy_splice}
 
 
 def _echo_backend(programs, cpus):
     """The floor's echo server."""
     if not programs.limit_echo.is_file():
         raise BenchError(f"the proxies need a backend, and there is no program at "
-                         f"{programs.limit_echo}; {build_hint('bench/limit', 'echo')}")
+                         f"{programs.limit_echo}; {BUILD_HINT}")
     port = free_port()
     return Server("the echo backend", [programs.limit_echo, port], port, cpus)
 

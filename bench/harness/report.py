@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Medians, paired ratios, tables, and what machine and tree the figures come from."""
 
+import json
 import os
 import platform
+import random
 import shlex
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.contestants import REPOSITORY
+
+RESAMPLES = 2000  # of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,14 @@ def spread(values):
         return Spread(values[0], values[0], values[0])
     p25, _, p75 = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(p25, statistics.median(values), p75)
+
+
+def bounds(values):
+    """Between which the median lies with 95 % confidence: percentile bootstrap (Efron 1979)."""
+    dice = random.Random(1)
+    medians = sorted(statistics.median(dice.choices(values, k=len(values)))
+                     for _ in range(RESAMPLES))
+    return medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
 
 
 def paired_ratio(subject, other):
@@ -64,20 +77,48 @@ def provenance():
     ])
 
 
-def section(title, remarks, *tables):
-    parts = [f"## {title}", "\n".join(f"- {remark}" for remark in remarks), *tables]
-    return "\n\n".join(part for part in parts if part)
+class Document:
+    """What a program found: tables with remarks, as Markdown, and as JSON for report.py."""
+
+    def __init__(self, title, *facts):
+        self.title = title
+        self.facts = [*provenance().splitlines(), *(f"- {fact}" for fact in facts)]
+        self.sections = []
+        self.figures = {}  # the measurements behind the tables, where a program keeps them
+
+    def add(self, title, remarks, *tables):
+        """A table is a header and its rows; one without rows is left out."""
+        self.sections.append({"title": title, "remarks": list(remarks),
+                              "tables": [list(one) for one in tables if one[1]]})
+
+    def markdown(self):
+        parts = [f"# {self.title}", "\n".join(self.facts)]
+        for one in self.sections:
+            parts += [f"## {one['title']}", "\n".join(f"- {text}" for text in one["remarks"])]
+            parts += [table(header, rows) for header, rows in one["tables"]]
+        return "\n\n".join(part for part in parts if part)
+
+    def publish(self, args):
+        print(self.markdown())
+        if args.markdown:
+            Path(args.markdown).write_text(self.markdown() + "\n", encoding="utf-8")
+        if args.json:
+            Path(args.json).write_text(json.dumps(vars(self)), encoding="utf-8")
+
+    @staticmethod
+    def read(path):
+        document = Document.__new__(Document)
+        vars(document).update(json.loads(Path(path).read_text(encoding="utf-8")))
+        return document
+
+
+def add_arguments(parser):
+    parser.add_argument("--markdown", metavar="FILE", help="write the report there, too")
+    parser.add_argument("--json", metavar="FILE", help="write it there for bench/report.py")
 
 
 def note(text):
     print(text, file=sys.stderr, flush=True)
-
-
-def publish(text, markdown):
-    print(text)
-    if markdown:
-        with open(markdown, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
 
 
 def fail_over_budget(complaints):
