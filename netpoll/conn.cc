@@ -77,8 +77,18 @@ template <class Wait>
 IoResult Conn::AwaitReadableBy(Wait wait) {
   if (queue_ == Queue::kUnknown) return socket_.Check(Direction::kRead);
   const IoResult waited = wait();
-  if (waited.ok()) queue_ = Queue::kUnknown;
+  if (!waited.ok()) return waited;
+  queue_ = Queue::kUnknown;
+  if (__builtin_expect(++wakes_ % kWakesPerLook == 0, false)) LookWhereItRuns();
   return waited;
+}
+
+// Others run what its shard's worker cannot get to. Where that is so again and again, moving costs
+// less: two system calls.
+[[gnu::noinline]] void Conn::LookWhereItRuns() {
+  const bool away = socket_.desc()->watched_by() != sched::CurrentWorkerIndex();
+  if (away && away_) socket_.WatchHere();
+  away_ = away && !away_;
 }
 
 IoResult Conn::AwaitReadableHeld() {

@@ -174,6 +174,14 @@ class Conn {
   Endpoint local();
 
  private:
+  // Every so many wake-ups it is looked at where it runs: twice in a row on another worker than its
+  // shard's, and the connection moves there.
+#ifdef PARKWAY_INTERLEAVE
+  static constexpr uint8_t kWakesPerLook = 1;  // simulated connections are woken a few times only
+#else
+  static constexpr uint8_t kWakesPerLook = 16;
+#endif
+
   // What the last read said about the kernel's queue. Belongs to the reader.
   enum class Queue : uint8_t {
     kUnknown,  // something may be there: ask the kernel
@@ -191,6 +199,7 @@ class Conn {
   template <class Wait>
   IoResult AwaitReadableBy(Wait wait);
   IoResult AwaitReadableHeld();
+  void LookWhereItRuns();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);
   IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline);
@@ -202,6 +211,10 @@ class Conn {
   internal::Socket socket_;
   bool is_tcp_ = true;
   Queue queue_ = Queue::kUnknown;
+  // The reader's: how often it was woken, and whether another worker than its shard's ran it when
+  // that was last looked at.
+  uint8_t wakes_ = 0;
+  bool away_ = false;
 };
 
 }  // namespace netpoll

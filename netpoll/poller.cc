@@ -9,7 +9,7 @@ namespace netpoll {
 Poller::Poller(const Options& options) : kernel_(options.simulated) {
   sched::Host& host = options.host != nullptr ? *options.host : sched::Host::Real();
   for (int i = 0; i < options.shards; ++i) {
-    shards_.push_back(std::make_unique<internal::PollShard>(kernel_, host, i));
+    shards_.push_back(std::make_unique<internal::PollShard>(kernel_, host, i, shards_));
   }
 }
 
@@ -33,6 +33,12 @@ std::vector<sched::EventSource*> Poller::event_sources() const {
 int64_t Poller::descriptors_in_use() const {
   int64_t count = 0;
   for (const auto& shard : shards_) count += shard->in_use();
+  return count;
+}
+
+int64_t Poller::moves() const {
+  int64_t count = 0;
+  for (const auto& shard : shards_) count += shard->taken_over();
   return count;
 }
 

@@ -41,6 +41,10 @@ class Poller {
   // Conns and Listeners that exist. Any thread.
   int64_t descriptors_in_use() const;
 
+  // How often a connection was moved to the worker that serves it, since its own had too much to
+  // do. Any thread.
+  int64_t moves() const;
+
   // The calling worker's shard: where a descriptor opened here lives. Worker only.
   internal::PollShard& current_shard();
 
@@ -48,7 +52,7 @@ class Poller {
   explicit Poller(const Options& options);
 
   const Kernel kernel_;
-  std::vector<std::unique_ptr<internal::PollShard>> shards_;
+  internal::PollShard::Shards shards_;
 };
 
 }  // namespace netpoll

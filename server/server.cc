@@ -97,7 +97,6 @@ absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& f
     auto door = std::make_unique<Door>();
     door->socket = socket;
     door->echo = echo;
-    door->shared = at.is_unix() && count > 1;
     door->worker = worker++;
     doors_.push_back(std::move(door));
   }
@@ -199,7 +198,7 @@ void Server::ServeDoor(Door& door) {
 
 // Those the kernel has accepted already are served too, as long as there is room: at most a queue's
 // worth, since under load more come all the time.
-void Server::ServeQueue(netpoll::Listener& listener, const Door& door) {
+void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
   for (int i = 0; i < config_.backlog && TakePlace(door); ++i) {
     Conn client;
     if (!listener.TryAccept(client).ok()) return LeavePlace(door.echo);
@@ -259,19 +258,16 @@ void Server::LeavePlace(bool echo) {
 
 // --- Sessions.
 
-void Server::StartSession(Conn&& client, const Door& door) {
+void Server::StartSession(Conn&& client, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
   Session::Pointer session = Session::New(*this, std::move(client), door.echo);
-  const bool started = door.shared ? scheduler_->SpawnOn(NextWorker(), session->start())
-                                   : sched::Spawn(session->start());
+  const int place = list_.Place(session.get(), door.turn++);
+  const bool started = place == sched::CurrentWorkerIndex()
+                           ? sched::Spawn(session->start())
+                           : scheduler_->SpawnOn(place, session->start());
   PARKWAY_CHECK(started, sessions_.load());  // fiber_count_max has room for every client's halves
   (void)session.release();                   // until Ended
-}
-
-int Server::NextWorker() {
-  return static_cast<int>(next_worker_.fetch_add(1, std::memory_order_relaxed) %
-                          static_cast<uint32_t>(scheduler_->worker_count()));
 }
 
 // Both connections live where this fiber starts.

@@ -77,10 +77,8 @@ class Server final : private SessionOwner {
   struct Door {
     netpoll::BoundSocket socket;
     bool echo = false;
-    // The address has no other door (Unix), so its connections are dealt out to all workers. Else
-    // they stay where the kernel put them, on one of the address's doors, one per worker.
-    bool shared = false;
     int worker = 0;
+    uint32_t turn = 0;                      // of the workers to compare this one's load with
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
   };
 
@@ -92,13 +90,12 @@ class Server final : private SessionOwner {
   void StartWorkers();
 
   void ServeDoor(Door& door);
-  void ServeQueue(netpoll::Listener& listener, const Door& door);
+  void ServeQueue(netpoll::Listener& listener, Door& door);
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(bool echo);
   bool IsBuiltIn(bool echo) const { return echo && config_.embedded_backends; }
-  void StartSession(netpoll::Conn&& client, const Door& door);
-  int NextWorker();
+  void StartSession(netpoll::Conn&& client, Door& door);
   void Serve(Session& session) override;
   void Ended(Session& session) override;
   void CountSessionOut(bool echo);
@@ -127,7 +124,6 @@ class Server final : private SessionOwner {
   std::atomic<int> doors_open_{0};       // doors whose listener is not closed
   std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
   std::atomic<uint32_t> next_backend_{0};
-  std::atomic<uint32_t> next_worker_{0};  // for the next connection of a shared door
   std::atomic<int64_t> served_{0};
   std::atomic<int64_t> backend_failures_{0};
   std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed

@@ -140,7 +140,8 @@ class Session {
   void End(EndReason reason);
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
-  // The server's list of sessions; guarded by its lock.
+  // The worker it counts for, and the server's list of sessions; the latter guarded by its lock.
+  int16_t place = 0;
   Session* previous = nullptr;
   Session* next = nullptr;
   int16_t list = 0;

@@ -13,6 +13,21 @@ SessionList::~SessionList() {
   }
 }
 
+int SessionList::Place(Session* session, uint32_t turn) {
+  const auto count = static_cast<uint32_t>(shards_.size());
+  const auto here = static_cast<uint32_t>(sched::CurrentWorkerIndex());
+  uint32_t place = here;
+  if (count > 1) {
+    const uint32_t other = (here + 1 + turn % (count - 1)) % count;
+    const int64_t theirs = shards_[other].placed.load(std::memory_order_relaxed);
+    const int64_t ours = shards_[here].placed.load(std::memory_order_relaxed);
+    if (ours > theirs + theirs / 4 + kFew) place = other;
+  }
+  session->place = static_cast<int16_t>(place);
+  shards_[place].placed.fetch_add(1, std::memory_order_relaxed);
+  return static_cast<int>(place);
+}
+
 void SessionList::Add(Session* session) {
   session->list = static_cast<int16_t>(sched::CurrentWorkerIndex());
   Shard& shard = shards_[session->list];
@@ -24,6 +39,7 @@ void SessionList::Add(Session* session) {
 
 void SessionList::Remove(Session* session) {
   ended_[static_cast<int>(session->reason())].fetch_add(1, std::memory_order_relaxed);
+  shards_[session->place].placed.fetch_sub(1, std::memory_order_relaxed);
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   if (session->next != nullptr) session->next->previous = session->previous;

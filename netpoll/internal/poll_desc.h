@@ -35,11 +35,16 @@ enum EventBits : uint32_t {
   kWritable = EPOLLOUT,    // it was writable once: a connect has ended
   kRegistered = 1u << 16,  // epoll watches the descriptor,
   kWatchedOut = 1u << 17,  // and tells when it becomes writable
+  kEventBits = (1u << 18) - 1,
 };
 
 class alignas(64) PollDesc {
  public:
-  PollDesc(PollShard& shard_in, uint32_t index_in) : shard(shard_in), index(index_in) {}
+  // What a generation has room for in epoll_event.data. It comes round after four million uses, and
+  // an event is on its way for one.
+  static constexpr int kGenerationBits = 22;
+
+  explicit PollDesc(PollShard& shard_in);
   PollDesc(const PollDesc&) = delete;
   PollDesc& operator=(const PollDesc&) = delete;
 
@@ -51,8 +56,16 @@ class alignas(64) PollDesc {
   }
   // Loaded *after* a read by the reader, set *before* the slot by the poller.
   uint32_t event_bits() const {
-    return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst));
+    return static_cast<uint32_t>(info_.load(std::memory_order_seq_cst)) & kEventBits;
   }
+  // The index of the shard whose epoll watches the descriptor, or will: that of `shard` until
+  // another takes it over. Who finds the one before finds no such descriptor there.
+  int watched_by() const {
+    return static_cast<int>(static_cast<uint32_t>(info_.load(std::memory_order_seq_cst)) >>
+                            kWatcherShift);
+  }
+  // By the reader.
+  void SetWatchedBy(int shard_index);
 
   // What an event does. `generation` is what epoll_event.data carried. Waiters that have to run go
   // to `ready`.
@@ -80,11 +93,11 @@ class alignas(64) PollDesc {
   // By a user of this use, after epoll was told of it.
   void NoteRegistered(uint32_t bits) { info_.fetch_or(bits, std::memory_order_seq_cst); }
 
-  PollShard& shard;
-  const uint32_t index;  // in the shard's pool
+  // Nobody watches it any more: whoever waits registers it anew.
+  void Forget();
 
-  static constexpr uint32_t kNone = UINT32_MAX;
-  uint32_t next_free = kNone;  // an index; of who has it while it is not in use
+  PollShard& shard;               // in whose pool it lies, and whose worker has its timers
+  PollDesc* next_free = nullptr;  // of who has it while it is not in use
 
  private:
   // One direction: its slot and the deadline of who waits there.
@@ -96,8 +109,11 @@ class alignas(64) PollDesc {
 
   Side& side(Direction d) { return sides_[static_cast<int>(d)]; }
   bool SetBits(uint32_t generation, uint32_t bits);
+  uint64_t Info(uint64_t generation) const;  // of a new use
 
-  std::atomic<uint64_t> info_{uint64_t{1} << 32};  // {generation, EventBits}
+  static constexpr int kWatcherShift = 18;
+
+  std::atomic<uint64_t> info_;  // {generation: 32, watched_by: 14, EventBits: 18}
   std::atomic<PollDesc*> dependent_{nullptr};
   Side sides_[2];  // Go's rg and wg, with their timers
 };

@@ -17,18 +17,28 @@ namespace {
 constexpr uint64_t kInterruptData = UINT64_MAX;
 constexpr timespec kNoWait = {0, 0};
 
-uint64_t DataOf(const PollDesc& desc) { return uint64_t{desc.generation()} << 32 | desc.index; }
+// epoll_event.data of a PollDesc: its address, of whose 48 bits the last 6 are 0, and its
+// generation.
+constexpr int kAddressShift = 16;
+constexpr uint64_t kGenerationMask = (uint64_t{1} << PollDesc::kGenerationBits) - 1;
+static_assert(alignof(PollDesc) << kAddressShift == kGenerationMask + 1);
+
+uint64_t DataOf(const PollDesc& desc) {
+  return reinterpret_cast<uintptr_t>(&desc) << kAddressShift | desc.generation();
+}
+
+PollDesc& DescOf(uint64_t data) {
+  return *reinterpret_cast<PollDesc*>((data & ~kGenerationMask) >> kAddressShift);
+}
 
 }  // namespace
 
-PollShard::PollShard(const Kernel& kernel, sched::Host& host, int index_in)
-    : index(index_in), kernel_(kernel), host_(host) {}
+PollShard::PollShard(const Kernel& kernel, sched::Host& host, int index_in, const Shards& all)
+    : index(index_in), kernel_(kernel), host_(host), all_(all) {}
 
 PollShard::~PollShard() {
   PARKWAY_CHECK(in_use() == 0, in_use());
-  for (std::atomic<PollDesc*>& chunk : chunks_) {
-    PollDesc* const descs = chunk.load(std::memory_order_relaxed);
-    if (descs == nullptr) break;
+  for (PollDesc* const descs : chunks_) {
     std::destroy_n(descs, kChunk);
     ::operator delete(descs, std::align_val_t(alignof(PollDesc)));
   }
@@ -84,8 +94,7 @@ int PollShard::Collect(const timespec* timeout, sched::WaiterList& ready, bool c
       if (consume_interrupt) ConsumeInterrupt();
       continue;
     }
-    Find(static_cast<uint32_t>(data))
-        ->OnEvent(static_cast<uint32_t>(data >> 32), events[i].events, ready);
+    DescOf(data).OnEvent(data & kGenerationMask, events[i].events, ready);
   }
   return count;
 }
@@ -104,31 +113,50 @@ void PollShard::ConsumeInterrupt() {
 }
 
 int PollShard::Register(PollDesc& desc, int fd, Direction direction) {
+  const int epoll = all_[desc.watched_by()]->epoll_;
   const bool writes = direction == Direction::kWrite;
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
   if (writes) event.events |= EPOLLOUT;
   event.data.u64 = DataOf(desc);
   const bool is_watched = (desc.event_bits() & kRegistered) != 0;
-  int error = is_watched ? -EEXIST : kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  int error = is_watched ? -EEXIST : kernel_.EpollCtl(epoll, EPOLL_CTL_ADD, fd, &event);
   // Or the other direction's waiter was first. Only a writer widens what is watched, and there is
   // one at a time.
-  if (error == -EEXIST) error = writes ? kernel_.EpollCtl(epoll_, EPOLL_CTL_MOD, fd, &event) : 0;
+  if (error == -EEXIST) error = writes ? kernel_.EpollCtl(epoll, EPOLL_CTL_MOD, fd, &event) : 0;
+  // A reader is moving it to another shard, which watches it for both (TakeOver).
+  if (error == -ENOENT) return 0;
   if (error < 0) return -error;
   desc.NoteRegistered(writes ? kRegistered | kWatchedOut : kRegistered);
   return 0;
 }
 
-PollDesc* PollShard::Find(uint32_t desc_index) {
-  // Acquire pairs with Grow's release; an index comes from epoll only after Take gave it out.
-  return chunks_[desc_index / kChunk].load(std::memory_order_acquire) + desc_index % kChunk;
+// Between the two calls nobody watches it; what comes then is reported when the second begins to.
+void PollShard::TakeOver(PollDesc& desc, int fd) {
+  PollShard& before = *all_[desc.watched_by()];
+  if (kernel_.EpollCtl(before.epoll_, EPOLL_CTL_DEL, fd, nullptr) < 0) return;
+  if (Watch(desc, fd)) {
+    taken_over_.store(taken_over_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  } else if (!before.Watch(desc, fd)) {
+    desc.Forget();
+  }
+}
+
+// For both directions: a writer that registers meanwhile relies on it.
+bool PollShard::Watch(PollDesc& desc, int fd) {
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLOUT | EPOLLET;
+  event.data.u64 = DataOf(desc);
+  desc.SetWatchedBy(index);
+  if (kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event) < 0) return false;
+  desc.NoteRegistered(kRegistered | kWatchedOut);
+  return true;
 }
 
 PollDesc* PollShard::Take() {
-  if (free_ == PollDesc::kNone) free_ = given_.exchange(PollDesc::kNone, std::memory_order_acquire);
-  if (free_ == PollDesc::kNone && !Grow()) return nullptr;
-  PollDesc* const desc = Find(free_);
-  free_ = desc->next_free;
+  if (free_ == nullptr) free_ = given_.exchange(nullptr, std::memory_order_acquire);
+  if (free_ == nullptr) Grow();
+  PollDesc* const desc = std::exchange(free_, free_->next_free);
   NoteOwnUse(1);
   return desc;
 }
@@ -136,12 +164,12 @@ PollDesc* PollShard::Take() {
 void PollShard::Give(PollDesc* desc) {
   desc->Recycle();
   if (sched::CurrentEventSource() == this) {
-    desc->next_free = std::exchange(free_, desc->index);
+    desc->next_free = std::exchange(free_, desc);
     return NoteOwnUse(-1);
   }
   given_by_others_.fetch_add(1, std::memory_order_relaxed);
   desc->next_free = given_.load(std::memory_order_relaxed);
-  while (!given_.compare_exchange_weak(desc->next_free, desc->index, std::memory_order_release,
+  while (!given_.compare_exchange_weak(desc->next_free, desc, std::memory_order_release,
                                        std::memory_order_relaxed)) {
   }
 }
@@ -150,18 +178,15 @@ void PollShard::NoteOwnUse(int more) {
   own_uses_.store(own_uses_.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
 }
 
-bool PollShard::Grow() {
-  if (chunk_count_ == kChunksMax) return false;
+void PollShard::Grow() {
   auto* const descs = static_cast<PollDesc*>(
       ::operator new(kChunk * sizeof(PollDesc), std::align_val_t(alignof(PollDesc))));
+  PARKWAY_CHECK(reinterpret_cast<uintptr_t>(descs + kChunk) >> (64 - kAddressShift) == 0, index);
   for (size_t i = kChunk; i-- > 0;) {
-    auto* const desc =
-        new (descs + i) PollDesc(*this, static_cast<uint32_t>(chunk_count_ * kChunk + i));
-    desc->next_free = free_;
-    free_ = desc->index;
+    auto* const desc = new (descs + i) PollDesc(*this);
+    desc->next_free = std::exchange(free_, desc);
   }
-  chunks_[chunk_count_++].store(descs, std::memory_order_release);
-  return true;
+  chunks_.push_back(descs);
 }
 
 }  // namespace netpoll::internal

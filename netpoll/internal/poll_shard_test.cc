@@ -35,7 +35,13 @@ class InterruptibleCalls : public ScriptedCalls {
     return result;
   }
 
+  int EpollCtl(int epfd, int operation, int fd, epoll_event* event) override {
+    if (operation == EPOLL_CTL_ADD && std::exchange(fail_add, false)) return -ENOSPC;
+    return ScriptedCalls::EpollCtl(epfd, operation, fd, event);
+  }
+
   std::function<void()> after_wait;  // once
+  bool fail_add = false;             // once
 };
 
 // The shard alone, on one thread; the waiters are records that never run.
@@ -90,8 +96,14 @@ class PollShardTest : public testing::Test {
   uint32_t bits_ = 0;  // after WokenBy
   InterruptibleCalls calls_;
   const Kernel kernel_{&calls_};
-  const std::unique_ptr<PollShard> shard_ =
-      std::make_unique<PollShard>(kernel_, sched::Host::Real(), 0);
+  PollShard* AddShard() {
+    const int index = static_cast<int>(shards_.size());
+    shards_.push_back(std::make_unique<PollShard>(kernel_, sched::Host::Real(), index, shards_));
+    return shards_.back().get();
+  }
+
+  PollShard::Shards shards_;
+  PollShard* const shard_ = AddShard();
 };
 
 using Directions = std::set<Direction>;
@@ -357,25 +369,90 @@ TEST_F(PollShardTest, TheOwnerIsNotRefusedWhileAThiefPolls) {
   EXPECT_EQ(calls_.count(Op::kReadEvent), 1);
 }
 
+// --- Taking over.
+
+class TakeOverTest : public PollShardTest {
+ protected:
+  TakeOverTest() {
+    EXPECT_TRUE(other_->Open().ok());
+    EXPECT_EQ(shard_->Register(desc_, pair_.first.fd(), Direction::kRead), 0);
+    for (const Direction d : kBoth) Park(desc_, d, waiters_[static_cast<int>(d)]);
+  }
+  void TearDown() override {
+    pair_.first.Close();
+    shard_->Give(&desc_);
+    PollShardTest::TearDown();
+  }
+
+  // Which waiters a poll of that shard wakes.
+  std::set<Direction> Polled(PollShard* by) {
+    sched::WaiterList ready;
+    EXPECT_TRUE(by->Poll(ready));
+    std::set<Direction> directions;
+    while (!ready.empty()) {
+      const bool reads = ready.PopFront().continuation() == &waiters_[0];
+      const Direction d = reads ? Direction::kRead : Direction::kWrite;
+      EXPECT_TRUE(desc_.slot(d).EndWait());
+      directions.insert(d);
+    }
+    return directions;
+  }
+
+  PollShard* const other_ = AddShard();
+  std::pair<RawSocket, RawSocket> pair_ = ConnectedPair();
+  PollDesc& desc_ = *shard_->Take();
+  sched::Continuation waiters_[2];
+};
+
+TEST_F(TakeOverTest, FromThenOnTheOtherShardReports) {
+  other_->TakeOver(desc_, pair_.first.fd());
+  EXPECT_EQ(other_->taken_over(), 1);
+  // Who registers for writing meanwhile finds nothing to widen, and relies on this.
+  EXPECT_EQ(Polled(other_), Directions{Direction::kWrite});
+  pair_.second.Send("x");
+  EXPECT_EQ(Polled(shard_), Directions{});
+  EXPECT_EQ(Polled(other_), Directions{Direction::kRead});
+}
+
+TEST_F(TakeOverTest, WhatCameMeanwhileIsReported) {
+  pair_.second.Send("x");
+  other_->TakeOver(desc_, pair_.first.fd());
+  EXPECT_EQ(Polled(other_), (Directions{Direction::kRead, Direction::kWrite}));
+}
+
+TEST_F(TakeOverTest, OnFailureTheOneBeforeGoesOn) {
+  calls_.fail_add = true;
+  other_->TakeOver(desc_, pair_.first.fd());
+  EXPECT_EQ(other_->taken_over(), 0);
+  pair_.second.Send("x");
+  EXPECT_EQ(Polled(other_), Directions{});
+  EXPECT_EQ(Polled(shard_), (Directions{Direction::kRead, Direction::kWrite}));
+}
+
+TEST_F(TakeOverTest, TheNextUseBeginsAtHome) {
+  other_->TakeOver(desc_, pair_.first.fd());
+  EXPECT_EQ(desc_.watched_by(), other_->index);
+  EXPECT_EQ(Polled(other_), Directions{Direction::kWrite});
+  Unpark(desc_, Direction::kRead);
+  desc_.Recycle();
+  EXPECT_EQ(desc_.watched_by(), shard_->index);
+}
+
 // --- The pool.
 
 TEST_F(PollShardTest, ThePoolGrowsAndKeepsEveryPollDesc) {
   constexpr size_t kCount = 3 * PollShard::kChunk;
   std::set<PollDesc*> descs;
-  std::set<uint32_t> indices;
   for (size_t i = 0; i < kCount; ++i) {
     PollDesc* const desc = shard_->Take();
     ASSERT_NE(desc, nullptr);
     descs.insert(desc);
-    indices.insert(desc->index);
   }
   EXPECT_EQ(descs.size(), kCount);
-  EXPECT_EQ(indices.size(), kCount);
   EXPECT_EQ(shard_->in_use(), int64_t{kCount});
 
-  // An event finds the one of the last chunk.
-  PollDesc& last = **std::max_element(descs.begin(), descs.end(),
-                                      [](PollDesc* a, PollDesc* b) { return a->index < b->index; });
+  // An event finds the one with the highest address.
+  PollDesc& last = **descs.rbegin();
   auto [ours, theirs] = ConnectedPair();
   sched::Continuation writer;
   Park(last, Direction::kWrite, writer);
@@ -411,7 +488,8 @@ TEST(PollShardOpenTest, RunningOutOfDescriptorsIsAnErrorThatSaysWhichCall) {
   for (const auto& [op, name] :
        {std::pair(Op::kEpollCreate, "epoll_create1"), std::pair(Op::kEventFd, "eventfd"),
         std::pair(Op::kEpollCtl, "epoll_ctl")}) {
-    PollShard shard(kernel, sched::Host::Real(), 0);
+    const PollShard::Shards all;
+    PollShard shard(kernel, sched::Host::Real(), 0, all);
     calls.Fail(op, EMFILE);
     const absl::Status opened = shard.Open();
     EXPECT_FALSE(opened.ok());

@@ -96,6 +96,9 @@ class Socket {
     if ((desc_->event_bits() & done) != 0) return 0;
     return desc_->shard.Register(*desc_, fd_, direction);
   }
+  // What it waits for is told to this worker from here on. The caller holds the read direction, and
+  // has waited in it.
+  void WatchHere() { static_cast<PollShard*>(sched::CurrentEventSource())->TakeOver(*desc_, fd_); }
   // T1, directly before a system call in that direction.
   void ResetReadiness(Direction direction) { desc_->slot(direction).Reset(); }
 

@@ -425,10 +425,15 @@ int SimKernel::EpollCtl(int epfd, int operation, int fd, epoll_event* event) {
   File* const file = Find<File>(fd);
   if (epoll == nullptr || file == nullptr) return -EBADF;
   const bool adds = operation == EPOLL_CTL_ADD;
-  PARKWAY_CHECK(adds || operation == EPOLL_CTL_MOD, operation);  // the others are not simulated
   auto watch = std::find_if(file->watches.begin(), file->watches.end(),
                             [&](const auto& it) { return it->epoll == epoll; });
   if (adds == (watch != file->watches.end())) return adds ? -EEXIST : -ENOENT;
+  if (operation == EPOLL_CTL_DEL) {
+    std::erase(epoll->ready, watch->get());
+    std::erase(epoll->all, watch->get());
+    file->watches.erase(watch);
+    return 0;
+  }
   if (adds) {
     if (const int error = Shortage(); error < 0) return error == -ENOMEM ? -ENOMEM : -ENOSPC;
     watch = file->watches.insert(watch, std::make_unique<Watch>(Watch{epoll, file}));

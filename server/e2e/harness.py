@@ -194,6 +194,11 @@ class Daemon:
         return [((t / "comm").read_text().strip(), (t / "status").read_text())
                 for t in tasks.iterdir()]
 
+    def watched(self):
+        """How many descriptors each of its epolls watches."""
+        texts = [path.read_text() for path in Path(f"/proc/{self.pid}/fdinfo").iterdir()]
+        return [text.count("tfd:") for text in texts if "tfd:" in text]
+
     def await_descriptors(self, extra, patience=PATIENCE):
         """Waits until it holds exactly `extra` more than at its start; without any extra, also no
         pipe but the one that each worker keeps."""

@@ -211,6 +211,22 @@ class Endurance(DaemonTest):
         self.assertLess(rests[-1] - rests[0], 256 * KIB, f"grows: {rests}")
 
 
+class Placement(DaemonTest):
+    """Who polls for how many connections."""
+
+    COUNT = 200
+
+    def test_a_listener_that_all_workers_share(self):
+        daemon = self.start("--mode=echo", f"--listen=unix:{self.folder()}/front", "--workers=2")
+        clients = [self.connect(daemon) for _ in range(self.COUNT)]
+        for client in clients:
+            self.assert_echoes(client)  # from here on it is waited for
+        fewer, more = sorted(daemon.watched())
+        # Beside the connections, each watches its interrupt, and a listener.
+        self.assertGreaterEqual(fewer + more, self.COUNT)
+        self.assertLessEqual(more, 1.25 * fewer + 16 + 4, "placed by load")
+
+
 class Idle(DaemonTest):
     """Less than 0.2 % of a CPU while nothing happens."""
 

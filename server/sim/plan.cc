@@ -362,6 +362,17 @@ void Blocked(Dice& dice, Plan& plan) {
   });
 }
 
+// Workers take each other's work, and connections move between them, while kernel memory is short.
+// No limit hides one that was lost on its way.
+void Moves(Dice& dice, Plan& plan) {
+  PollLate(dice, plan);
+  plan.config.idle_timeout = sched::Duration(0);
+  plan.config.half_close_timeout = sched::Duration(0);
+  plan.kernel.shortage_chance = static_cast<int>(dice.Between(20, 100));
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(dice, plan, 8, [&] { return PingPong(dice, 2000); });
+}
+
 struct Scenario {
   const char* name;
   void (*fill)(Dice&, Plan&);
@@ -385,6 +396,7 @@ constexpr Scenario kScenarios[] = {
     {"reuse", Reuse},
     {"blocked", Blocked},
     {"one_sided", OneSided},
+    {"moves", Moves},
 };
 
 // A fault that can be taken out of a plan.

@@ -244,8 +244,8 @@ class World {
 
   // No limit, stop or shortage ends a session early.
   bool IsCalm() const {
-    return !Is(
-        {"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked", kEnding});
+    return !Is({"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked",
+                "moves", kEnding});
   }
   // Nor does anybody reset.
   bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse"}); }
