@@ -63,5 +63,38 @@ TEST_P(SkewTest, ConnectionsMoveToWorkersThatHaveTime) {
   Join();
 }
 
+// One worker, and always more connections ready than it collects at once: what it collects later
+// must not overtake what waits.
+class CrowdTest : public SkewTest {};
+
+INSTANTIATE_TEST_SUITE_P(OneWorker, CrowdTest, testing::Values(1));
+
+TEST_P(CrowdTest, EveryConnectionHasItsTurn) {
+  constexpr int kCrowd = 700;
+  constexpr int kTurns = 40;  // of each, on average
+  std::vector<End> ends;
+  ends.reserve(kCrowd);
+  for (int i = 0; i < kCrowd; ++i) {
+    ends.push_back(Open(0));
+    Go(0, [this, &conn = ends.back().conn] { Echo(conn); });
+  }
+  std::vector<int> turns(kCrowd);
+  for (End& end : ends) end.peer.Send("ping");
+  const sched::Deadline until = Now() + std::chrono::seconds(60);
+  for (int total = 0; total < kCrowd * kTurns;) {
+    ASSERT_LT(Now(), until);
+    for (int i = 0; i < kCrowd; ++i) {
+      if (ends[i].peer.ReceiveSome().empty()) continue;
+      ++turns[i];
+      ++total;
+      ends[i].peer.Send("ping");
+    }
+  }
+  const auto [fewest, most] = std::minmax_element(turns.begin(), turns.end());
+  EXPECT_GE(3 * *fewest, *most) << *fewest << " to " << *most;
+  for (End& end : ends) end.peer.Close();
+  Join();
+}
+
 }  // namespace
 }  // namespace netpoll

@@ -66,11 +66,13 @@ std::optional<Deadline> Worker::Step() {
 Waiter Worker::Pick() {
   if (next_) return std::exchange(next_, Waiter());
   ++tick_;
-  if (tick_ - polled_tick_ >= kFairnessTick || poll_soon_.load(std::memory_order_relaxed)) {
+  const bool due =
+      tick_ - polled_tick_ >= kFairnessTick || poll_soon_.load(std::memory_order_relaxed);
+  if (due && HasRoom()) {
     PollOwn();
   } else if (tick_ - clock_tick_ >= kClockTick) {
     clock_tick_ = tick_;
-    if (ToNs(core.host.Now()) - now_ >= kPollEveryNs) PollOwn();
+    if (ToNs(core.host.Now()) - now_ >= kPollEveryNs) HasRoom() ? (void)PollOwn() : ServeTimers();
   }
   if (tick_ - injected_tick_ >= kFairnessTick) {
     injected_tick_ = tick_;
@@ -168,11 +170,15 @@ void Worker::WaitAtMost(int64_t ns) {
 
 // One clock call per poll, and none elsewhere.
 void Worker::AfterPoll() {
-  now_ = ToNs(core.host.Now());
+  ServeTimers();
   polled_tick_ = clock_tick_ = tick_;
   last_poll_.store(now_, std::memory_order_seq_cst);
   if (poll_soon_.load(std::memory_order_relaxed))
     poll_soon_.store(false, std::memory_order_relaxed);
+}
+
+void Worker::ServeTimers() {
+  now_ = ToNs(core.host.Now());
   (void)timers.Serve(now_);
 }
 

@@ -114,6 +114,10 @@ class Worker {
   Waiter PollOwn();
   void WaitAtMost(int64_t ns);
   void AfterPoll();
+  void ServeTimers();
+  // For a batch of events. While there is none it does not poll: what finds no place in the ring
+  // goes to the injected queue, where later batches would overtake it for ever.
+  bool HasRoom() const { return ring_.Size() <= RunQueue::kCapacity / 2; }
   void Dispatch(WaiterList& ready);
   void Sleep();
   bool BecomeSentinel();
