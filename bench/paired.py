@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from harness import contestants, report
 from harness.process import (
     BenchError, HOST, Server, cpu_seconds, free_port, pinned, run, split_cpus)
+from harness.skew import one_sided
 
 # Who takes part where a row does not say otherwise.
-USUAL = tuple(name for name in contestants.ALL_NAMES
-              if name not in (*contestants.SPLICING_NAMES, "parkway-two"))
+USUAL = (*contestants.NAMES, "go", "asio")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ ROWS = {row.name: row for row in (
     Row("echo-workers", "echo by one worker and by two, 20,000 requests/s of 64 B",
         "echo", ("--connections=64", "--rate=20000", "--poisson"),
         names=("parkway-two", "parkway"), subject="parkway-two", everywhere=True),
+    Row("echo-skewed", "echo by two workers, 20,000 requests/s, all connections placed on one",
+        "echo", ("--connections=64", "--rate=20000", "--poisson"),
+        names=("parkway-skewed", "parkway-two"), subject="parkway-skewed", everywhere=True),
     Row("proxy-bulk", "proxy, 4 streams down", "proxy",
         ("--mode=down", "--connections=4", "--noverify"), "source", "byte",
         names=(*USUAL, *contestants.SPLICING_NAMES)),
@@ -139,7 +142,8 @@ class Bench:
     def _measure_one(self, row, name, backend_port):
         cpus = self._all_cpus if row.everywhere else [self._server_cpu]
         with contestants.server(name, row.kind, self._programs, cpus, backend_port) as server:
-            result, cpu = self._load(row, server)
+            with one_sided(server) if name == "parkway-skewed" else contextlib.nullcontext():
+                result, cpu = self._load(row, server)
             server.check_alive()
         errors = sum(result["errors"].values())
         if row.per == "byte":

@@ -10,6 +10,7 @@
 #ifndef PARKWAY_SERVER_BUFFER_POOL_H_
 #define PARKWAY_SERVER_BUFFER_POOL_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -27,7 +28,11 @@ class BufferPool {
   // One read's worth. With less, every larger message would look "full" and cost a second read.
   static constexpr size_t kBufferBytes = size_t{64} << 10;
 
-  // At most `memory_bytes` are leased at once, and at least two buffers per worker.
+  // What a lease has, the smallest that suffices: a message that was almost taken pins little down.
+  static constexpr std::array<size_t, 3> kLeaseBytes = {size_t{4} << 10, size_t{16} << 10,
+                                                        kBufferBytes};
+
+  // At most `memory_bytes` are leased at once, or two of the largest per worker if that is more.
   BufferPool(size_t memory_bytes, int workers);
   ~BufferPool();  // CHECKs that every lease ended
   BufferPool(const BufferPool&) = delete;
@@ -38,43 +43,45 @@ class BufferPool {
    public:
     Lease() = default;
     Lease(Lease&& other) noexcept
-        : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_) {}
+        : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_), size_(other.size_) {}
     Lease& operator=(Lease&&) = delete;
     ~Lease() {
-      if (pool_ != nullptr) pool_->Return(buffer_);
+      if (pool_ != nullptr) pool_->Return(buffer_, size_);
     }
-    std::span<std::byte> bytes() const { return {buffer_, kBufferBytes}; }
+    std::span<std::byte> bytes() const { return {buffer_, kLeaseBytes[size_]}; }
 
    private:
     friend class BufferPool;
-    Lease(BufferPool* pool, std::byte* buffer) : pool_(pool), buffer_(buffer) {}
+    Lease(BufferPool* pool, std::byte* buffer, int size)
+        : pool_(pool), buffer_(buffer), size_(size) {}
     BufferPool* pool_ = nullptr;
     std::byte* buffer_ = nullptr;
+    int size_ = 0;  // of kLeaseBytes
   };
 
   // Whether a lease is left for a read that the caller does now. Any fiber. (Relaxed: who sees an
   // old count leases one more, or does without one that is there.)
   bool HasRoom() const { return leased_.load(std::memory_order_relaxed) < limit_; }
 
-  // REQUIRES: HasRoom() since the fiber last parked, and one lease for it. Never waits: as many
-  // buffers as there are workers lie above the limit, and each worker runs one fiber between its
-  // HasRoom and its next park.
-  Lease Take();
+  // For so many bytes, at most kBufferBytes. REQUIRES: HasRoom() since the fiber last parked, and
+  // one lease for it. Never waits: one of the largest leases per worker lies above the limit, and
+  // each worker runs one fiber between its HasRoom and its next park.
+  Lease Take(size_t bytes);
 
   // The calling worker's own scratch buffer, valid until the fiber parks.
   std::span<std::byte> Scratch();
 
-  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }  // statistics
+  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }  // bytes; statistics
 
  private:
-  void Return(std::byte* buffer);
+  void Return(std::byte* buffer, int size);
 
-  const int64_t limit_;  // leases at which there is no room
+  const int64_t limit_;  // bytes leased at which there is no room
   std::vector<std::unique_ptr<std::byte[]>> scratch_;
   std::atomic<int64_t> leased_{0};
 
   sched::Mutex mu_;
-  std::vector<std::byte*> free_ ABSL_GUARDED_BY(mu_);
+  std::array<std::vector<std::byte*>, kLeaseBytes.size()> free_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace parkway

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "netpoll/poller.h"
@@ -16,6 +17,8 @@
 
 namespace parkway {
 namespace {
+
+constexpr int64_t kLargest = BufferPool::kBufferBytes;
 
 class BufferPoolTest : public testing::TestWithParam<int> {
  protected:
@@ -46,7 +49,7 @@ class BufferPoolTest : public testing::TestWithParam<int> {
   std::vector<BufferPool::Lease> LeaseAll() {
     std::vector<BufferPool::Lease> leases;
     leases.reserve(limit_);
-    while (pool_->HasRoom()) leases.push_back(pool_->Take());
+    while (pool_->HasRoom()) leases.push_back(pool_->Take(BufferPool::kBufferBytes));
     return leases;
   }
 
@@ -63,7 +66,7 @@ TEST_P(BufferPoolTest, LeasesBuffersOfTheirOwn) {
   MakePool(16);
   Run([&] {
     const auto leases = LeaseAll();
-    EXPECT_EQ(pool_->leased(), limit_);
+    EXPECT_EQ(pool_->leased(), limit_ * kLargest);
     int number = 0;
     for (const auto& lease : leases) {
       ASSERT_EQ(lease.bytes().size(), BufferPool::kBufferBytes);
@@ -74,6 +77,32 @@ TEST_P(BufferPoolTest, LeasesBuffersOfTheirOwn) {
       EXPECT_EQ(lease.bytes().front(), static_cast<std::byte>(number));
       EXPECT_EQ(lease.bytes().back(), static_cast<std::byte>(number++));
     }
+  });
+}
+
+TEST_P(BufferPoolTest, ALeaseIsAsLargeAsItHasToBe) {
+  MakePool(16);
+  Run([&] {
+    for (const auto& [bytes, size] : {std::pair<size_t, size_t>(1, 4096),
+                                      {4096, 4096},
+                                      {4097, 16384},
+                                      {16384, 16384},
+                                      {16385, 65536},
+                                      {65536, 65536}}) {
+      const BufferPool::Lease lease = pool_->Take(bytes);
+      EXPECT_EQ(lease.bytes().size(), size) << bytes;
+      EXPECT_EQ(pool_->leased(), static_cast<int64_t>(size));
+      lease.bytes().back() = std::byte{1};
+    }
+  });
+}
+
+TEST_P(BufferPoolTest, SixteenSmallLeasesTakeTheRoomOfALargeOne) {
+  MakePool(GetParam());
+  Run([&] {
+    std::vector<BufferPool::Lease> leases;
+    while (pool_->HasRoom()) leases.push_back(pool_->Take(100));
+    EXPECT_EQ(leases.size(), size_t{16} * static_cast<size_t>(limit_));
   });
 }
 
@@ -97,8 +126,9 @@ TEST_P(BufferPoolTest, EachWorkerMayTakeTheOneItSawRoomFor) {
       const bool spawned = scope.Spawn([&, i] {
         for (int round = 0; round < kRounds; ++round) {
           if (pool_->HasRoom()) {
-            const BufferPool::Lease lease = pool_->Take();
-            EXPECT_LE(pool_->leased(), limit_ + GetParam());
+            const size_t bytes = 1 + static_cast<size_t>(i + round) % BufferPool::kBufferBytes;
+            const BufferPool::Lease lease = pool_->Take(round % 2 == 0 ? kLargest : bytes);
+            EXPECT_LE(pool_->leased(), (limit_ + GetParam()) * kLargest);
             lease.bytes()[0] = static_cast<std::byte>(i);
             sched::Yield();
             EXPECT_EQ(lease.bytes()[0], static_cast<std::byte>(i));

@@ -145,7 +145,7 @@ IoResult Relay::Send(netpoll::Pipe& pipe) {
 // The target takes no more for now: from here on the fiber parks, so the bytes need a place of
 // their own.
 [[gnu::noinline]] IoResult Relay::SendRest(std::span<const std::byte> rest) {
-  const BufferPool::Lease lease = buffers().Take();
+  const BufferPool::Lease lease = buffers().Take(rest.size());
   std::memcpy(lease.bytes().data(), rest.data(), rest.size());
   rest = lease.bytes().first(rest.size());
   const auto send_some = [&] {

@@ -15,10 +15,11 @@ STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 NAMES = ("parkway", "floor", "haproxy", "nginx")
 SPLICING_NAMES = ("splice", "haproxy-splice")  # else the same as another
-ALL_NAMES = (*NAMES, "go", "asio", "parkway-two", *SPLICING_NAMES)
-ECHO_NAMES = ("parkway", "parkway-two", "floor", "go", "asio")
+ALL_NAMES = (*NAMES, "go", "asio", "parkway-two", "parkway-skewed", *SPLICING_NAMES)
+ECHO_NAMES = ("parkway", "parkway-two", "parkway-skewed", "floor", "go", "asio")
 LABELS = {"parkway": "Parkway", "floor": "floor", "haproxy": "HAProxy", "nginx": "nginx stream",
           "go": "Go", "asio": "Boost.Asio", "parkway-two": "Parkway, 2 workers",
+          "parkway-skewed": "the same, all on one",
           "splice": "splicing floor", "haproxy-splice": "HAProxy, splicing"}
 PROGRAMS = {"haproxy-splice": "haproxy"}  # where it is not the contestant's name
 
@@ -58,6 +59,7 @@ def missing(contestant, kind, programs):
     ours = {
         "parkway": programs.parkway,
         "parkway-two": programs.parkway,
+        "parkway-skewed": programs.parkway,
         "floor": programs.limit_echo if echo else programs.limit_proxy,
         "splice": programs.limit_splice,
         "go": programs.go_echo if echo else programs.go_proxy,
@@ -160,7 +162,8 @@ def _nginx_stream(_, __, port, backend):
 
 
 _COMMANDS = {"parkway": _parkway, "floor": _floor, "haproxy": _haproxy, "nginx": _nginx_stream,
-             "go": _go, "asio": _asio, "parkway-two": _parkway_two, "splice": _splice,
+             "go": _go, "asio": _asio, "parkway-two": _parkway_two,
+             "parkway-skewed": _parkway_two, "splice": _splice,
              "haproxy-splice": _haproxy_splice}
 
 

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a request and a short connection ask of the system, call by call: the real server and the
+// real kernel, with a counter between them. A change that adds a call fails here.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <regex>
+#include <string>
+#include <thread>
+
+#include "netpoll/endpoint.h"
+#include "netpoll/testing/raw_socket.h"
+#include "netpoll/testing/scripted_calls.h"
+#include "server/config.h"
+#include "server/server.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::Endpoint;
+using netpoll::Op;
+using netpoll::RawSocket;
+
+constexpr int kTimes = 50;
+// Of a whole connection: how many events come at once is chance.
+constexpr double kWaits = 9;
+
+class SyscallBudgetTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    if (server_ == nullptr) return;
+    server_->RequestStop();
+    running_.join();
+  }
+
+  void Start(Mode mode) {
+    Config config;
+    config.mode = mode;
+    config.listen = {*Endpoint::Parse("127.0.0.1:0")};
+    if (mode == Mode::kProxy) config.backends = {backend_.local()};
+    config.workers = 1;
+    config.spin = config.stall_report = std::chrono::nanoseconds(0);
+    Platform platform;
+    platform.simulated = &calls_;
+    auto started = Server::Start(config, platform);
+    ASSERT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+    running_ = std::thread([this] { server_->Run(); });
+  }
+
+  RawSocket Connect() const {
+    std::smatch found;
+    const std::string banner = server_->Banner();
+    EXPECT_TRUE(std::regex_search(banner, found, std::regex("listening on (\\S+)")));
+    return RawSocket::Connect(*Endpoint::Parse(found[1].str()));
+  }
+
+  static void Exchange(RawSocket& client, RawSocket& server) {
+    client.Send("ping");
+    EXPECT_EQ(server.Receive(4), "ping");
+    server.Send("pong");
+    EXPECT_EQ(client.Receive(4), "pong");
+  }
+  static void Exchange(RawSocket& client) {
+    client.Send("ping");
+    EXPECT_EQ(client.Receive(4), "ping");
+  }
+
+  void AwaitNoSessions() const {
+    for (int i = 0; i < 10'000 && server_->sessions() > 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // tidy: a thread's, not a fiber's
+    }
+    ASSERT_EQ(server_->sessions(), 0);
+  }
+
+  // How often `act` made the server call each, per time; those that wait are asked for apart.
+  template <class Act>
+  std::map<Op, double> PerTime(Act act) {
+    for (int i = 0; i < 3; ++i) act();  // registers, allocates, wakes
+    std::map<Op, int64_t> before;
+    for (int op = 0; op < static_cast<int>(Op::kCount); ++op) {
+      before[static_cast<Op>(op)] = calls_.count(static_cast<Op>(op));
+    }
+    for (int i = 0; i < kTimes; ++i) act();
+    std::map<Op, double> spent;
+    for (const auto& [op, count] : before) {
+      const auto more = static_cast<double>(calls_.count(op) - count);
+      if (more > 0) spent[op] = more / kTimes;
+    }
+    return spent;
+  }
+
+  // No call but these, and none more often.
+  static void ExpectWithin(const std::map<Op, double>& spent, const std::map<Op, double>& allowed) {
+    for (const auto& [op, count] : spent) {
+      const auto most = allowed.find(op);
+      EXPECT_LE(count, most == allowed.end() ? 0 : most->second)
+          << "operation " << static_cast<int>(op);
+    }
+  }
+
+  netpoll::ScriptedCalls calls_;
+  RawSocket backend_ = RawSocket::Listen(*Endpoint::Parse("127.0.0.1:0"));
+  std::unique_ptr<Server> server_;
+  std::thread running_;
+};
+
+TEST_F(SyscallBudgetTest, AnEcho) {
+  Start(Mode::kEcho);
+  RawSocket client = Connect();
+  ExpectWithin(PerTime([&] { Exchange(client); }),
+               {{Op::kRecv, 1}, {Op::kSend, 1}, {Op::kEpollWait, 1}});
+  client.Close();
+  AwaitNoSessions();
+}
+
+TEST_F(SyscallBudgetTest, AProxiedRequest) {
+  Start(Mode::kProxy);
+  RawSocket client = Connect();
+  RawSocket server = backend_.Accept();
+  ExpectWithin(PerTime([&] { Exchange(client, server); }),
+               {{Op::kRecv, 2}, {Op::kSend, 2}, {Op::kEpollWait, 2}});
+  client.Close();
+  server.Close();
+  AwaitNoSessions();
+}
+
+// Accepting ends with EAGAIN, reading may begin with it, and ends with the FIN.
+TEST_F(SyscallBudgetTest, AConnectionForOneEcho) {
+  Start(Mode::kEcho);
+  const auto spent = PerTime([&] {
+    RawSocket client = Connect();
+    Exchange(client);
+    client.ShutdownWrite();
+    int error = 0;
+    EXPECT_EQ(client.ReceiveAll(&error), "");
+    EXPECT_EQ(error, 0);
+    AwaitNoSessions();
+  });
+  ExpectWithin(spent, {{Op::kAccept, 2},
+                       {Op::kRecv, 3},
+                       {Op::kSend, 1},
+                       {Op::kEpollCtl, 1},
+                       {Op::kClose, 1},
+                       {Op::kEpollWait, kWaits}});
+}
+
+TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientFinishes) {
+  Start(Mode::kProxy);
+  const auto spent = PerTime([&] {
+    RawSocket client = Connect();
+    RawSocket server = backend_.Accept();
+    Exchange(client, server);
+    client.ShutdownWrite();
+    int error = 0;
+    EXPECT_EQ(server.ReceiveAll(&error), "");
+    EXPECT_EQ(error, 0);
+    server.ShutdownWrite();
+    EXPECT_EQ(client.ReceiveAll(&error), "");
+    EXPECT_EQ(error, 0);
+    AwaitNoSessions();
+  });
+  ExpectWithin(spent, {{Op::kAccept, 2},
+                       {Op::kSocket, 1},
+                       {Op::kSetSockOpt, 1},  // no delay
+                       {Op::kConnect, 1},
+                       {Op::kRecv, 5},
+                       {Op::kSend, 2},
+                       {Op::kEpollCtl, 2},
+                       {Op::kShutdown, 1},
+                       {Op::kClose, 2},
+                       {Op::kEpollWait, kWaits}});
+}
+
+TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientResets) {
+  Start(Mode::kProxy);
+  const auto spent = PerTime([&] {
+    RawSocket client = Connect();
+    RawSocket server = backend_.Accept();
+    Exchange(client, server);
+    client.Reset();
+    int error = 0;
+    EXPECT_EQ(server.ReceiveAll(&error), "");
+    EXPECT_EQ(error, ECONNRESET);
+    AwaitNoSessions();
+  });
+  ExpectWithin(spent, {{Op::kAccept, 2},
+                       {Op::kSocket, 1},
+                       {Op::kSetSockOpt, 2},  // no delay; close with a reset
+                       {Op::kConnect, 1},
+                       {Op::kRecv, 4},
+                       {Op::kSend, 2},
+                       {Op::kEpollCtl, 2},
+                       {Op::kIoctl, 1},  // whether all that came before the reset was taken
+                       {Op::kClose, 2},
+                       {Op::kEpollWait, kWaits}});
+}
+
+}  // namespace
+}  // namespace parkway
