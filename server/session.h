@@ -140,8 +140,7 @@ class Session {
   void End(EndReason reason);
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
-  // The worker it counts for, and the server's list of sessions; the latter guarded by its lock.
-  int16_t place = 0;
+  // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;
   Session* next = nullptr;
   int16_t list = 0;

@@ -23,13 +23,24 @@ int SessionList::Place(Session* session, uint32_t turn) {
     const int64_t ours = shards_[here].placed.load(std::memory_order_relaxed);
     if (ours > theirs + theirs / 4 + kFew) place = other;
   }
-  session->place = static_cast<int16_t>(place);
-  shards_[place].placed.fetch_add(1, std::memory_order_relaxed);
+  CountOn(session, static_cast<int>(place));
   return static_cast<int>(place);
 }
 
+void SessionList::CountOn(Session* session, int worker) {
+  session->list = static_cast<int16_t>(worker);
+  shards_[worker].placed.fetch_add(1, std::memory_order_relaxed);
+}
+
+void SessionList::CountOut(const Session* session) {
+  shards_[session->list].placed.fetch_sub(1, std::memory_order_relaxed);
+}
+
 void SessionList::Add(Session* session) {
-  session->list = static_cast<int16_t>(sched::CurrentWorkerIndex());
+  if (const int here = sched::CurrentWorkerIndex(); here != session->list) {
+    CountOut(session);  // another worker than was meant had time to start it
+    CountOn(session, here);
+  }
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   session->next = shard.first;
@@ -39,7 +50,7 @@ void SessionList::Add(Session* session) {
 
 void SessionList::Remove(Session* session) {
   ended_[static_cast<int>(session->reason())].fetch_add(1, std::memory_order_relaxed);
-  shards_[session->place].placed.fetch_sub(1, std::memory_order_relaxed);
+  CountOut(session);
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
   if (session->next != nullptr) session->next->previous = session->previous;

@@ -22,9 +22,10 @@ class SessionList {
   explicit SessionList(int workers) : shards_(workers) {}
   ~SessionList();  // CHECKs that it is empty
 
-  // The worker to start it on, which it counts for until Remove: the calling one, unless another
-  // has far fewer sessions (kFew and a quarter of its own). One is compared, each in its turn: the
-  // kernel spreads connections well by itself, and looking at all would touch a cache line of each.
+  // The worker to start it on: the calling one, unless another has far fewer sessions (kFew and a
+  // quarter of its own). One is compared, each in its turn: the kernel spreads connections well by
+  // itself, and looking at all would touch a cache line of each. It counts for that worker until
+  // Add, then for the one that calls that, until Remove.
   int Place(Session* session, uint32_t turn);
   static constexpr int64_t kFew = 16;
 
@@ -41,6 +42,9 @@ class SessionList {
   }
 
  private:
+  void CountOn(Session* session, int worker);
+  void CountOut(const Session* session);
+
   struct alignas(64) Shard {
     std::atomic<int64_t> placed{0};  // relaxed: placing may go by an old count
     sched::Mutex mu;
