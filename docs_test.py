@@ -47,6 +47,8 @@ NOT_RUN = {
     "./dev sim --seed=7 --log": SIM,
     "./dev sim --ending='client_reset: a request, with the kernel' --seeds=1000":
         BAZEL + "; //server/sim:endings_test does so for every row",
+    "bazel build -c opt //server/sim:crowd": BAZEL,
+    "bazel-bin/server/sim/crowd 1000000": "takes minutes; //server/sim:crowd_test runs it shortly",
     "./dev fuzz": FUZZ,
     "./dev fuzz flagfile endpoint --seconds=600": FUZZ,
     "./dev fuzz --keep": FUZZ,

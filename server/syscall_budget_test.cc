@@ -7,7 +7,6 @@
 #include <chrono>
 #include <map>
 #include <memory>
-#include <regex>
 #include <string>
 #include <thread>
 
@@ -25,6 +24,8 @@ using netpoll::Op;
 using netpoll::RawSocket;
 
 constexpr int kTimes = 50;
+// A wait may begin before it is looked at, and another be counted after.
+constexpr double kPending = 1.0 / kTimes;
 // Of a whole connection: how many events come at once is chance.
 constexpr double kWaits = 9;
 
@@ -52,10 +53,11 @@ class SyscallBudgetTest : public testing::Test {
   }
 
   RawSocket Connect() const {
-    std::smatch found;
     const std::string banner = server_->Banner();
-    EXPECT_TRUE(std::regex_search(banner, found, std::regex("listening on (\\S+)")));
-    return RawSocket::Connect(*Endpoint::Parse(found[1].str()));
+    const std::string before = "listening on ";
+    const size_t from = banner.find(before) + before.size();
+    return RawSocket::Connect(
+        *Endpoint::Parse(banner.substr(from, banner.find('\n', from) - from)));
   }
 
   static void Exchange(RawSocket& client, RawSocket& server) {
@@ -112,7 +114,7 @@ TEST_F(SyscallBudgetTest, AnEcho) {
   Start(Mode::kEcho);
   RawSocket client = Connect();
   ExpectWithin(PerTime([&] { Exchange(client); }),
-               {{Op::kRecv, 1}, {Op::kSend, 1}, {Op::kEpollWait, 1}});
+               {{Op::kRecv, 1}, {Op::kSend, 1}, {Op::kEpollWait, 1 + kPending}});
   client.Close();
   AwaitNoSessions();
 }
@@ -122,7 +124,7 @@ TEST_F(SyscallBudgetTest, AProxiedRequest) {
   RawSocket client = Connect();
   RawSocket server = backend_.Accept();
   ExpectWithin(PerTime([&] { Exchange(client, server); }),
-               {{Op::kRecv, 2}, {Op::kSend, 2}, {Op::kEpollWait, 2}});
+               {{Op::kRecv, 2}, {Op::kSend, 2}, {Op::kEpollWait, 2 + kPending}});
   client.Close();
   server.Close();
   AwaitNoSessions();

@@ -85,7 +85,7 @@ struct SimKernel::EpollFile final : File {
 };
 
 SimKernel::SimKernel(Network& network, const Options& options)
-    : network_(network), host_(network.host()), options_(options) {}
+    : network_(network), host_(network.host()), options_(options), files_(kFirstDescriptor) {}
 
 SimKernel::~SimKernel() = default;
 
@@ -102,14 +102,17 @@ T* SimKernel::Find(int fd) {
 // The lowest free number, as POSIX wants it: numbers are reused at once.
 int SimKernel::Install(std::unique_ptr<File> file) {
   if (open_ >= options_.descriptors) return -EMFILE;
-  size_t fd = 3;
-  if (files_.size() < fd) files_.resize(fd);
-  while (fd < files_.size() && files_[fd] != nullptr) ++fd;
-  if (fd == files_.size()) files_.emplace_back();
-  file->fd = static_cast<int>(fd);
+  int fd = static_cast<int>(files_.size());
+  if (free_.empty()) {
+    files_.emplace_back();
+  } else {
+    fd = free_.top();
+    free_.pop();
+  }
+  file->fd = fd;
   files_[fd] = std::move(file);
   ++open_;
-  return static_cast<int>(fd);
+  return fd;
 }
 
 int SimKernel::EnterBlocking() {
@@ -320,6 +323,7 @@ int SimKernel::Close(int fd) {
   File* const file = Find<File>(fd);
   if (file == nullptr) return -EBADF;
   const std::unique_ptr<File> closed = std::move(files_[fd]);
+  free_.push(fd);
   --open_;
   for (const auto& watch : file->watches) {
     std::erase(watch->epoll->ready, watch.get());

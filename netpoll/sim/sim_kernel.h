@@ -8,7 +8,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <queue>
 #include <string>
 #include <vector>
 
@@ -94,7 +96,9 @@ class SimKernel final : public KernelCalls {
   Network& network_;
   sched::testing::OneThreadHost& host_;
   const Options options_;
+  static constexpr int kFirstDescriptor = 3;
   std::vector<std::unique_ptr<File>> files_;  // by descriptor
+  std::priority_queue<int, std::vector<int>, std::greater<>> free_;
   int open_ = 0;
   int64_t bad_descriptors_ = 0;
 };
