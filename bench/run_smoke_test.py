@@ -275,7 +275,7 @@ class ProgramTest(unittest.TestCase):
                                 "--contestants=floor")
         self.assertEqual(done.returncode, 0, done.stderr)
         for row in self.rows(done.stdout, "floor"):
-            self.assertTrue(0 < int(row[0]) < 10000, done.stdout)
+            self.assertTrue(0 < int(row[0].replace(",", "")) < 10000, done.stdout)
 
     def test_memory(self):
         done = self.run_program("memory.py", "--connections=200", "--contestants=floor")
