@@ -29,12 +29,15 @@ const char* ToString(IoStatus status) {
 
 IoResult IoResult::FromErrno(int os_error, size_t bytes) {
   switch (os_error) {
+    case 0:
+      return {bytes};
     case EAGAIN:
       return {bytes, IoStatus::kAgain, os_error};
     case ECONNRESET:
     case EPIPE:
-    case ETIMEDOUT:  // keepalive or retransmission gave up
-    case ENOTCONN:   // reset before it was accepted
+    case ETIMEDOUT:     // keepalive or retransmission gave up
+    case ENOTCONN:      // reset before it was accepted
+    case ECONNABORTED:  // by this machine's administrator (ss -K), or its address went
     case EHOSTUNREACH:
     case ENETUNREACH:
     case ENETDOWN:

@@ -31,7 +31,7 @@ struct [[nodiscard]] IoResult {
 
   bool ok() const { return status == IoStatus::kOk; }
 
-  // The result of a failed system call, whose errno is `os_error` > 0.
+  // The result of a system call that failed with `os_error`, kOk if that is 0.
   static IoResult FromErrno(int os_error, size_t bytes = 0);
 
   // For logs and start-up: "what: reason". OK if ok().

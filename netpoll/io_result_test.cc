@@ -19,9 +19,10 @@ TEST(IoResultTest, AnErrnoMapsToWhatTheCallerHasToDo) {
       {ECONNRESET, IoStatus::kReset},   {EPIPE, IoStatus::kReset},
       {ETIMEDOUT, IoStatus::kReset},    {ENOTCONN, IoStatus::kReset},
       {EHOSTUNREACH, IoStatus::kReset}, {ENETUNREACH, IoStatus::kReset},
-      {ENETDOWN, IoStatus::kReset},     {ECONNREFUSED, IoStatus::kError},
-      {EMFILE, IoStatus::kError},       {ENOBUFS, IoStatus::kError},
-      {EBADF, IoStatus::kError},        {EINVAL, IoStatus::kError},
+      {ENETDOWN, IoStatus::kReset},     {ECONNABORTED, IoStatus::kReset},
+      {ECONNREFUSED, IoStatus::kError}, {EMFILE, IoStatus::kError},
+      {ENOBUFS, IoStatus::kError},      {EBADF, IoStatus::kError},
+      {EINVAL, IoStatus::kError},
   };
   for (const Case& c : kCases) {
     const IoResult result = IoResult::FromErrno(c.os_error);
@@ -30,6 +31,11 @@ TEST(IoResultTest, AnErrnoMapsToWhatTheCallerHasToDo) {
     EXPECT_EQ(result.bytes, 0u);
     EXPECT_FALSE(result.ok());
   }
+}
+
+TEST(IoResultTest, NoErrorIsOk) {
+  EXPECT_TRUE(IoResult::FromErrno(0, 7).ok());
+  EXPECT_EQ(IoResult::FromErrno(0, 7).bytes, 7u);
 }
 
 TEST(IoResultTest, WhatWasMovedBeforeAnErrorIsKept) {

@@ -9,8 +9,8 @@
 namespace parkway {
 namespace {
 
-// Free buffers of each size kept for the next slow receiver; the rest goes back to the allocator.
-constexpr size_t kFreeMax = 64;
+// Bytes in buffers kept for the next slow receiver; the rest goes back to the allocator.
+constexpr int64_t kKeptMax = 1 << 20;
 
 int SizeFor(size_t bytes) {
   constexpr auto& kSizes = BufferPool::kLeaseBytes;
@@ -31,12 +31,7 @@ BufferPool::BufferPool(size_t memory_bytes, int workers) : limit_(Limit(memory_b
   }
 }
 
-BufferPool::~BufferPool() {
-  PARKWAY_CHECK(leased() == 0, leased());
-  for (const auto& buffers : free_) {
-    for (std::byte* const buffer : buffers) delete[] buffer;
-  }
-}
+BufferPool::~BufferPool() { PARKWAY_CHECK(leased() == 0, leased()); }
 
 std::span<std::byte> BufferPool::Scratch() {
   return {scratch_[sched::CurrentWorkerIndex()].get(), kBufferBytes};
@@ -44,28 +39,38 @@ std::span<std::byte> BufferPool::Scratch() {
 
 BufferPool::Lease BufferPool::Take(size_t bytes) {
   const int size = SizeFor(bytes);
-  leased_.fetch_add(static_cast<int64_t>(kLeaseBytes[size]), std::memory_order_relaxed);
+  const auto taken = static_cast<int64_t>(kLeaseBytes[size]);
+  const int64_t leased = leased_.fetch_add(taken, std::memory_order_relaxed) + taken;
+  Shelf dropped;  // freed after the lock
   {
     sched::MutexLock lock(mu_);
-    if (!free_[size].empty()) {
-      std::byte* const buffer = free_[size].back();
-      free_[size].pop_back();
-      return Lease(this, buffer, size);
+    if (std::vector<Buffer>& fitting = shelf_[size]; !fitting.empty()) {
+      Buffer buffer = std::move(fitting.back());
+      fitting.pop_back();
+      kept_ -= taken;
+      return Lease(this, std::move(buffer), size);
+    }
+    if (leased + kept_ > limit_) {
+      dropped.swap(shelf_);
+      kept_ = 0;
     }
   }
-  return Lease(this, new std::byte[kLeaseBytes[size]], size);
+  return Lease(this, std::make_unique_for_overwrite<std::byte[]>(kLeaseBytes[size]), size);
 }
 
-void BufferPool::Return(std::byte* buffer, int size) {
-  {
-    sched::MutexLock lock(mu_);
-    if (free_[size].size() < kFreeMax) {
-      free_[size].push_back(buffer);
-      buffer = nullptr;
-    }
-  }
-  delete[] buffer;
-  leased_.fetch_sub(static_cast<int64_t>(kLeaseBytes[size]), std::memory_order_relaxed);
+// A parameter outlives the lock, so that what is not kept is freed after it.
+void BufferPool::Return(Buffer buffer, int size) {
+  const auto given = static_cast<int64_t>(kLeaseBytes[size]);
+  const int64_t leased = leased_.fetch_sub(given, std::memory_order_relaxed) - given;
+  sched::MutexLock lock(mu_);
+  if (kept_ + given > std::min(kKeptMax, limit_ - leased)) return;
+  shelf_[size].push_back(std::move(buffer));
+  kept_ += given;
+}
+
+int64_t BufferPool::kept() {
+  sched::MutexLock lock(mu_);
+  return kept_;
 }
 
 }  // namespace parkway

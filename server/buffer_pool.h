@@ -24,6 +24,8 @@
 namespace parkway {
 
 class BufferPool {
+  using Buffer = std::unique_ptr<std::byte[]>;
+
  public:
   // One read's worth. With less, every larger message would look "full" and cost a second read.
   static constexpr size_t kBufferBytes = size_t{64} << 10;
@@ -46,14 +48,14 @@ class BufferPool {
         : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_), size_(other.size_) {}
     Lease& operator=(Lease&&) = delete;
     ~Lease() {
-      if (pool_ != nullptr) pool_->Return(buffer_, size_);
+      if (pool_ != nullptr) pool_->Return(Buffer(buffer_), size_);
     }
     std::span<std::byte> bytes() const { return {buffer_, kLeaseBytes[size_]}; }
 
    private:
     friend class BufferPool;
-    Lease(BufferPool* pool, std::byte* buffer, int size)
-        : pool_(pool), buffer_(buffer), size_(size) {}
+    Lease(BufferPool* pool, Buffer buffer, int size)
+        : pool_(pool), buffer_(buffer.release()), size_(size) {}
     BufferPool* pool_ = nullptr;
     std::byte* buffer_ = nullptr;
     int size_ = 0;  // of kLeaseBytes
@@ -71,17 +73,23 @@ class BufferPool {
   // The calling worker's own scratch buffer, valid until the fiber parks.
   std::span<std::byte> Scratch();
 
-  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }  // bytes; statistics
+  // Bytes leased, and those kept for the next lease: together at most what may be leased, except
+  // that each worker may be about to free one. Statistics.
+  int64_t leased() const { return leased_.load(std::memory_order_relaxed); }
+  int64_t kept();
 
  private:
-  void Return(std::byte* buffer, int size);
+  using Shelf = std::array<std::vector<Buffer>, kLeaseBytes.size()>;
+
+  void Return(Buffer buffer, int size);
 
   const int64_t limit_;  // bytes leased at which there is no room
-  std::vector<std::unique_ptr<std::byte[]>> scratch_;
+  std::vector<Buffer> scratch_;
   std::atomic<int64_t> leased_{0};
 
   sched::Mutex mu_;
-  std::array<std::vector<std::byte*>, kLeaseBytes.size()> free_ ABSL_GUARDED_BY(mu_);
+  Shelf shelf_ ABSL_GUARDED_BY(mu_);
+  int64_t kept_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace parkway

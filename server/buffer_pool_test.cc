@@ -106,6 +106,22 @@ TEST_P(BufferPoolTest, SixteenSmallLeasesTakeTheRoomOfALargeOne) {
   });
 }
 
+TEST_P(BufferPoolTest, WhatItKeepsIsWithinItsBound) {
+  MakePool(16);
+  Run([&] {
+    for (const size_t bytes : BufferPool::kLeaseBytes) {
+      std::vector<BufferPool::Lease> leases;
+      while (pool_->HasRoom()) {
+        leases.push_back(pool_->Take(bytes));
+        EXPECT_LE(pool_->leased() + pool_->kept(), limit_ * kLargest);
+      }
+    }
+    EXPECT_EQ(pool_->kept(), limit_ * kLargest);
+    const BufferPool::Lease lease = pool_->Take(BufferPool::kBufferBytes);
+    EXPECT_EQ(pool_->kept(), (limit_ - 1) * kLargest);
+  });
+}
+
 TEST_P(BufferPoolTest, ThereIsRoomAgainWithTheFirstLeaseThatEnds) {
   MakePool(16);
   Run([&] {

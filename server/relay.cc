@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/relay.h"
 
+#include <cerrno>
 #include <cstring>
 
 #include "sched/fibers.h"
@@ -10,6 +11,16 @@ namespace parkway {
 using netpoll::Conn;
 using netpoll::IoResult;
 using netpoll::IoStatus;
+
+namespace {
+
+// The kernel does not splice, at all (a seccomp filter) or this socket. Any other error is the
+// connection's own, told once: who reads again finds an end without a reason.
+bool IsForbidden(const IoResult& spliced) {
+  return spliced.os_error == EPERM || spliced.os_error == ENOSYS || spliced.os_error == EINVAL;
+}
+
+}  // namespace
 
 // --- One direction.
 
@@ -96,9 +107,8 @@ Relay::Step Relay::Copy() {
 // As Copy, with a pipe in place of the buffer. What it holds when the half ends is closed with it.
 [[gnu::noinline]] Relay::Step Relay::Splice(netpoll::Pipe& pipe) {
   const IoResult read = reader_.TrySplice(pipe);
-  if (read.status == IoStatus::kEof || read.status == IoStatus::kError) {
-    // Or an urgent mark before the end, which nobody has told of yet; or splicing is not allowed
-    // here. Reading finds what is true.
+  if (read.status == IoStatus::kEof || IsForbidden(read)) {
+    // Or an urgent mark before the end, which nobody has told of yet. Reading finds what is true.
     half_.splices_left = 0;
     return Move();
   }

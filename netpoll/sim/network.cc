@@ -111,6 +111,15 @@ void TcpEnd::Close(bool reset) {
   Transmit();
 }
 
+void TcpEnd::Break(int error) {
+  if (state_ == State::kClosed) return;
+  broken_ = true;
+  SendReset();
+  error_ = error;
+  Change(0);
+  Change(EPOLLERR);
+}
+
 // Ends this side at once and tells the other.
 void TcpEnd::SendReset() {
   network_.host().Note("send reset", number);

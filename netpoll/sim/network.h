@@ -40,6 +40,10 @@ class TcpEnd final {
   // The owner lets go. What was sent is still delivered, unless input lies unread or `reset` asks
   // for it: then the peer gets a reset and the send queue is lost.
   void Close(bool reset);
+  // The machine gives the connection up under its owner, who is told `error`: ECONNABORTED after
+  // `ss -K`, what the network last said when it ends retransmissions (ECONNREFUSED: it rejects).
+  // What has arrived can still be read; the peer gets a reset.
+  void Break(int error);
 
   uint32_t Events();  // EPOLL* bits that hold now
   int TakeError();    // SO_ERROR
@@ -54,6 +58,8 @@ class TcpEnd final {
   bool reset_received() const { return reset_received_at_ != sched::kNever; }
   // A reset, and no FIN before it, is how this end was closed.
   bool reset_sent() const { return reset_sent_ && !fin_wanted_; }
+  // By Break, and no FIN had come before.
+  bool broken() const { return broken_ && !fin_received(); }
   // Bytes that ever arrived here, read or not.
   int64_t arrived() const { return arrived_; }
   TcpEnd* peer() const { return peer_; }
@@ -104,6 +110,7 @@ class TcpEnd final {
   bool fin_sent_ = false;
   bool fin_acked_ = false;
   bool reset_sent_ = false;
+  bool broken_ = false;
   bool cut_off_ = false;
   int64_t arrived_ = 0;
   bool no_space_ = false;  // somebody found it not writable since it last was

@@ -7,14 +7,17 @@ import fcntl
 import os
 import resource
 import socket
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    MIB, SANITIZED, DaemonTest, Parallel, Pattern, in_parallel, main, reset)
+    MIB, SANITIZED, DaemonTest, Parallel, Pattern, in_parallel, main, queued, recv_exactly,
+    recv_to_end, reset)
 
 STREAM = 64 * MIB if not SANITIZED else 24 * MIB
 STANDSTILL = 0.3  # seconds for kernels and daemon to fill up; less makes no test fail wrongly
@@ -37,6 +40,21 @@ def all_pipes_taken():
         for ends in taken:
             os.close(ends[0])
             os.close(ends[1])
+
+
+def flood(connection):
+    with contextlib.suppress(OSError):
+        while True:
+            connection.sendall(bytes(MIB))
+
+
+def abort(local, remote):
+    """Breaks another process's connection, as an administrator may; False without the right."""
+    subprocess.run(["ss", "-K", "-t", "-H",
+                    f"sport = :{local[1]} and dport = :{remote[1]}"],
+                   env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}, check=False,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return queued(local, remote).state in ("", "CLOSE")
 
 
 class LargeFlow(DaemonTest):
@@ -138,6 +156,24 @@ class LargeFlows(LargeFlow):
             client, stream, _ = self.flow(daemon, server, number)
             stream.receive(client, stop=8 * MIB)
             reset(client)
+            daemon.await_descriptors(0)
+
+
+class BrokenHere(LargeFlow):
+    """As root, outside of any sandbox."""
+
+    def test_the_part_before_its_connection_broke_here_is_not_taken_for_the_whole(self):
+        server = self.listen()
+        daemon = self.proxy(server, flags=("--workers=1",))
+        for number in range(10):
+            client, backend = self.session(daemon, server)
+            threading.Thread(target=flood, args=(backend,), daemon=True).start()
+            time.sleep(STANDSTILL)
+            client.shutdown(socket.SHUT_WR)  # from here on the daemon's end may close as any does
+            recv_exactly(client, 8 * MIB)
+            if not abort(backend.getpeername(), backend.getsockname()):
+                self.skipTest("this user may not break connections (ss -K)")
+            self.assertEqual(recv_to_end(client)[1], "reset")
             daemon.await_descriptors(0)
 
 

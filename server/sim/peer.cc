@@ -191,6 +191,10 @@ bool Peer::Play(Op& op) {
       left_ = true;
       Leave(/*reset=*/false);
       return true;
+    case Op::Kind::kBreak:
+      left_ = true;
+      if (end_.peer() != nullptr) end_.peer()->Break(static_cast<int>(op.amount));
+      return true;
     case Op::Kind::kCutOff:
       end_.CutOff();
       Leave(/*reset=*/false);

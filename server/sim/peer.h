@@ -29,7 +29,7 @@ class Peer {
   uint32_t id() const { return id_; }
   int64_t sent() const { return sent_; }
   bool finished() const { return finished_; }
-  bool left() const { return left_; }  // by kReset or kLeave
+  bool left() const { return left_; }  // by kReset, kLeave or kBreak
   int64_t received() const { return received_; }
   int64_t partner() const { return partner_; }  // whose stream it receives; -1: not known yet
   bool saw_fin() const { return saw_fin_; }

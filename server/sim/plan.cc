@@ -2,6 +2,7 @@
 #include "server/sim/plan.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <functional>
 #include <random>
 #include <utility>
@@ -157,7 +158,11 @@ void Resets(Dice& dice, Plan& plan) {
     Script script = Talker(dice, 20000, 50);
     if (dice.Percent(60)) {
       if (dice.Percent(50)) AddPause(dice, script, milliseconds(3));
-      script.ops.push_back({dice.Percent(60) ? Op::Kind::kReset : Op::Kind::kLeave});
+      const int64_t how = dice.Between(0, 99);
+      const int error = how % 2 == 0 ? ECONNABORTED : ECONNREFUSED;
+      script.ops.push_back(how < 60   ? Op{Op::Kind::kReset}
+                           : how < 80 ? Op{Op::Kind::kBreak, error}
+                                      : Op{Op::Kind::kLeave});
     } else if (script.ops.empty() || script.ops.back().kind != Op::Kind::kFinish) {
       script.ops.push_back({Op::Kind::kFinish});
     }

@@ -31,6 +31,7 @@ struct Op {
     kFinish,  // FIN
     kReset,   // resets; the script ends
     kLeave,   // closes, whatever lies unread; the script ends
+    kBreak,   // the daemon's machine gives the connection up, with errno `amount`
     kCutOff,  // the network between here and the daemon fails for good, unnoticed
   };
   Kind kind;

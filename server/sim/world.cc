@@ -295,7 +295,9 @@ class World {
               name + ": a reset destroyed bytes: " + counts);
     }
     // A FIN says that this is all there was.
-    if (IsCalm() && to.saw_fin() && from.end().reset_sent()) {
+    const TcpEnd* const served_at = from.end().peer();
+    const bool broke = from.end().reset_sent() || (served_at != nullptr && served_at->broken());
+    if (IsCalm() && to.saw_fin() && broke) {
       Require(from.finished(), name + ": a reset arrived as a FIN after " + counts);
     }
   }
