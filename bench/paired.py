@@ -16,8 +16,7 @@ import subprocess
 from dataclasses import dataclass
 
 from harness import contestants, report
-from harness.process import (
-    BenchError, HOST, Server, cpu_seconds, free_port, pinned, run, split_cpus)
+from harness.process import BenchError, HOST, cpu_seconds, pinned, run, split_cpus
 from harness.skew import one_sided
 
 # Who takes part where a row does not say otherwise.
@@ -26,13 +25,15 @@ USUAL = (*contestants.NAMES, "go", "asio")
 
 @dataclass(frozen=True)
 class Row:
-    """kind: what the server does; backend: what stands behind a proxy; per: what is divided by."""
+    """kind: what the server does; backend: what stands behind a proxy, or serves: loadgen so does;
+    per: what is divided by."""
 
     name: str
     title: str
     kind: str
     load: tuple
     backend: str = ""
+    serves: tuple = ()
     per: str = "request"
     names: tuple = USUAL
     subject: str = "parkway"  # whose figures are divided by the others'
@@ -44,13 +45,20 @@ def both_kinds(name, title, *load, **more):
             Row(f"proxy-{name}", f"proxy, {title}", "proxy", load, "echo", **more))
 
 
+def gauge(name, title, *load):
+    """The loads of xnuter/perf-gauge's table of TCP proxies, whose backend sends 10 kB."""
+    sizes = ("--size=100", "--answer=10000")
+    return Row(f"gauge-{name}", f"proxy, 10 kB answers: {title}", "proxy", (*load, *sizes),
+               serves=("--mode=answers", *sizes))
+
+
 ROWS = {row.name: row for row in (
     *both_kinds("64", "64 connections × 64 B", "--connections=64"),
     *both_kinds("1000", "1000 connections × 64 B", "--connections=1000"),
     *both_kinds("16k", "64 connections × 16 KiB", "--connections=64", "--size=16384"),
     *both_kinds("pipelined", "64 connections × 64 B, 16 under way on each", "--connections=64",
                 "--depth=16"),
-    *both_kinds("churn", "connect + 64 B + close, 64 at a time", "--mode=churn",
+    *both_kinds("churn", "connect + 64 B + close, 64 at a time", "--reuse=1",
                 "--connections=64"),
     *both_kinds("lone", "1 connection × 64 B, server on all CPUs", "--connections=1",
                 everywhere=True),
@@ -65,8 +73,13 @@ ROWS = {row.name: row for row in (
         "echo", ("--connections=64", "--rate=20000", "--poisson"),
         names=("parkway-skewed", "parkway-two"), subject="parkway-skewed", everywhere=True),
     Row("proxy-bulk", "proxy, 4 streams down", "proxy",
-        ("--mode=down", "--connections=4", "--noverify"), "source", "byte",
+        ("--mode=down", "--connections=4", "--noverify"), serves=("--mode=source",), per="byte",
         names=(*USUAL, *contestants.SPLICING_NAMES)),
+    gauge("moderate", "25,000 requests/s, 50 per connection", "--connections=10", "--rate=25000",
+          "--reuse=50"),
+    gauge("max", "100 connections, 50 requests each", "--connections=100", "--reuse=50"),
+    gauge("no-keepalive", "3,500 requests/s, a connection each", "--connections=10",
+          "--rate=3500", "--reuse=1"),
 )}
 
 
@@ -129,15 +142,12 @@ class Bench:
 
     @contextlib.contextmanager
     def _backend(self, row):
-        if row.backend != "source":
+        if row.serves:
+            server = contestants.loadgen_backend(row.serves, self._programs, self._load_cpus)
+        else:
             server = contestants.backend(row.backend, self._programs, 0, self._load_cpus)
-            with server or contextlib.nullcontext():
-                yield server and server.port
-            return
-        port = free_port()
-        with Server("the source", [self._programs.loadgen, "--mode=source",
-                                   f"--address={HOST}:{port}"], port, self._load_cpus):
-            yield port
+        with server or contextlib.nullcontext():
+            yield server and server.port
 
     def _measure_one(self, row, name, backend_port):
         cpus = self._all_cpus if row.everywhere else [self._server_cpu]

@@ -100,6 +100,13 @@ def backend(kind, programs, payload, cpus):
     return _http_backend(payload, cpus) if kind == "http" else _echo_backend(programs, cpus)
 
 
+def loadgen_backend(mode, programs, cpus):
+    """The load generator's own server, such as "--mode=source"."""
+    port = free_port()
+    return Server("the load generator's server",
+                  [programs.loadgen, *mode, f"--address={HOST}:{port}"], port, cpus)
+
+
 def server(contestant, kind, programs, cpus, backend_port=None, wrapper=()):
     """A contestant's server: kind "echo", or "proxy" to `backend_port`.
 

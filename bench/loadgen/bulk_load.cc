@@ -18,10 +18,8 @@ namespace {
 
 constexpr int kMovesPerTurn = 16;  // then others have theirs
 
-bool Sends(Mode mode) { return mode == Mode::kUp || mode == Mode::kBoth || mode == Mode::kSource; }
-bool Receives(Mode mode) {
-  return mode == Mode::kDown || mode == Mode::kBoth || mode == Mode::kSink;
-}
+bool Sends(Mode mode) { return mode != Mode::kDown && mode != Mode::kSink; }
+bool Receives(Mode mode) { return mode != Mode::kUp && mode != Mode::kSource; }
 
 }  // namespace
 
@@ -43,6 +41,7 @@ class Stream final : public Handler {
  private:
   bool SendOnce();
   bool ReceiveOnce();
+  bool Verifies() const;
   bool Fail(int64_t* kind);
   void End();
 
@@ -84,7 +83,12 @@ void Stream::GoOn() {
 
 // False when nothing moved.
 bool Stream::SendOnce() {
-  const auto piece = pattern_.At(sent_, options_.size);
+  size_t size = options_.size;
+  if (options_.mode == Mode::kAnswers) {
+    size = received_ / options_.size * options_.answer - sent_;
+    if (size == 0) return false;
+  }
+  const auto piece = pattern_.At(sent_, size);
   const ssize_t sent = send(fd_, piece.data(), piece.size(), MSG_NOSIGNAL);
   if (sent < 0) return errno != EAGAIN && Fail(&result_.errors.reset);
   sent_ += static_cast<uint64_t>(sent);
@@ -92,14 +96,17 @@ bool Stream::SendOnce() {
   return true;
 }
 
+// Of requests it does not know whose they are.
+bool Stream::Verifies() const { return options_.verify && options_.mode != Mode::kAnswers; }
+
 bool Stream::ReceiveOnce() {
   static std::vector<std::byte> scratch(size_t{256} << 10);
-  const int flags = options_.verify ? 0 : MSG_TRUNC;  // TRUNC: dropped, not copied
+  const int flags = Verifies() ? 0 : MSG_TRUNC;  // TRUNC: dropped, not copied
   const ssize_t got = recv(fd_, scratch.data(), scratch.size(), flags);
   if (got < 0) return errno != EAGAIN && Fail(&result_.errors.reset);
   if (got == 0) return Fail(&result_.errors.early_end);
   const std::span bytes = std::span(scratch).first(static_cast<size_t>(got));
-  if (options_.verify && !pattern_.Matches(received_, bytes)) return Fail(&result_.errors.wrong);
+  if (Verifies() && !pattern_.Matches(received_, bytes)) return Fail(&result_.errors.wrong);
   received_ += bytes.size();
   result_.received += got;
   return true;
@@ -199,7 +206,7 @@ class Door final : public Handler {
 
 }  // namespace
 
-void ServeBulk(const Options& options) {
+void Serve(const Options& options) {
   sockaddr_in at = options.address;
   const int listener = Listen(&at);
   if (listener < 0) {

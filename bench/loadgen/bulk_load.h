@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Streams without end: of a client, or of the server it talks to. All are the same stream, number
-// 0, so that whoever receives knows what is right.
+// 0, so that whoever receives knows what is right. A server that answers is one whose stream goes
+// on by an answer per request.
 #ifndef PARKWAY_BENCH_LOADGEN_BULK_LOAD_H_
 #define PARKWAY_BENCH_LOADGEN_BULK_LOAD_H_
 
@@ -34,8 +35,8 @@ class BulkLoad final : public Load {
   int64_t next_look_ = 0;
 };
 
-// Serves --mode=sink or source until it is killed; tells its address on stdout.
-[[noreturn]] void ServeBulk(const Options& options);
+// Serves --mode=sink, source or answers until it is killed; tells its address on stdout.
+[[noreturn]] void Serve(const Options& options);
 
 }  // namespace loadgen
 

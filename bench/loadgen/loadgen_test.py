@@ -45,8 +45,8 @@ class Loadgen(unittest.TestCase):
                     return f"{HOST}:{port}"
         raise AssertionError("the echo server does not listen")
 
-    def bulk_server(self, mode):
-        process = subprocess.Popen([LOADGEN, f"--mode={mode}", f"--address={HOST}:0"],
+    def own_server(self, mode, *flags):
+        process = subprocess.Popen([LOADGEN, f"--mode={mode}", f"--address={HOST}:0", *flags],
                                    stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         return process.stdout.readline().strip()
@@ -112,14 +112,28 @@ class Loadgen(unittest.TestCase):
         self.assertGreater(result["latency_us"]["p90"], 50_000)
         self.assertLess(result["latency_us"]["p50"], 50_000)
 
-    def test_churn_opens_a_connection_for_every_request(self):
-        result = self.run_it(self.echo(), "--mode=churn", "--connections=4")
-        self.assertGreater(result["requests"], 50)
-        self.assertAlmostEqual(result["connections"], result["requests"], delta=8)
+    def test_a_connection_ends_after_its_requests(self):
+        for reuse in (1, 7):
+            for flags in ((), ("--rate=2000",)):
+                result = self.run_it(self.echo(), f"--reuse={reuse}", "--connections=4", *flags)
+                self.assertGreater(result["requests"], 50)
+                self.assertAlmostEqual(result["connections"], result["requests"] / reuse, delta=8)
+
+    def test_answers_of_another_size(self):
+        sizes = ("--size=100", "--answer=10000")
+        result = self.run_it(self.own_server("answers", *sizes), *sizes, "--depth=3")
+        self.assertGreater(result["requests"], 100)
+        self.assertAlmostEqual(result["received"] / result["requests"], 10000, delta=500)
+        self.assertAlmostEqual(result["sent"] / result["requests"], 100, delta=20)
+
+    def test_a_wrong_answer_is_found(self):
+        server = self.own_server("answers", "--size=100", "--answer=10000")
+        result = self.run_it(server, "--size=100", "--answer=9000", "--connections=2", code=1)
+        self.assertGreater(result["errors"]["wrong_bytes"], 0)
 
     def test_bulk(self):
-        for mode, address, moved in (("up", self.bulk_server("sink"), "sent"),
-                                     ("down", self.bulk_server("source"), "received"),
+        for mode, address, moved in (("up", self.own_server("sink"), "sent"),
+                                     ("down", self.own_server("source"), "received"),
                                      ("both", self.echo(), "received")):
             result = self.run_it(address, f"--mode={mode}", "--connections=2")
             self.assertGreater(result[moved], 10_000_000, mode)
@@ -150,6 +164,7 @@ class Loadgen(unittest.TestCase):
         address = f"--address={HOST}:1"
         self.assertIn("--mode=fast: must be", self.refuse(address, "--mode=fast"))
         self.assertIn("--connections=0: must be 1 to", self.refuse(address, "--connections=0"))
+        self.assertIn("--answer=0: --mode=answers has", self.refuse(address, "--mode=answers"))
         self.assertIn("is for --mode=requests", self.refuse(address, "--mode=up", "--rate=5"))
         self.assertIn("more: not a flag", self.refuse(address, "more"))
 

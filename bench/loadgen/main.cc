@@ -20,7 +20,7 @@ namespace {
 volatile std::sig_atomic_t stopped = 0;
 
 std::unique_ptr<Load> NewLoad(const Options& options, Loop& loop, Result& result) {
-  if (options.mode == Mode::kRequests || options.mode == Mode::kChurn) {
+  if (options.mode == Mode::kRequests) {
     return std::make_unique<RequestLoad>(options, loop, result);
   }
   return std::make_unique<BulkLoad>(options, loop, result);
@@ -42,7 +42,7 @@ void Say(const char* what) {
 int Main(int argc, char** argv) {
   const Options options = ParseCommandLine(argc, argv);
   signal(SIGPIPE, SIG_IGN);
-  if (options.mode == Mode::kSink || options.mode == Mode::kSource) ServeBulk(options);
+  if (IsServer(options.mode)) Serve(options);
   for (const int number : {SIGINT, SIGTERM}) signal(number, [](int) { stopped = 1; });
   Loop loop(options.spin);
   const auto result = std::make_unique<Result>();

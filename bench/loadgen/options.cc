@@ -10,13 +10,19 @@
 #include "bench/loadgen/pattern.h"
 
 DEFINE_string(mode, "requests",
-              "requests: answers awaited on kept connections; churn: a new connection each; up, "
-              "down, both: bulk; sink, source: the servers for up and down");
-DEFINE_string(address, "", "IPv4 address and port of the target, or where sink and source listen");
+              "requests: answers awaited; up, down, both: bulk; sink, source, answers: the servers "
+              "for up, down and requests with --answer");
+DEFINE_string(address, "", "IPv4 address and port of the target, or where a server listens");
 DEFINE_int32(connections, 64, "how many at a time");
 DEFINE_uint64(size, 0,
               "bytes per request, or per write in bulk, at most 262139; 0: 64, in bulk 262139");
+DEFINE_uint64(answer, 0,
+              "bytes per answer, at most 262139, from a server of --mode=answers with the same "
+              "sizes; 0: the request comes back");
 DEFINE_int32(depth, 1, "requests under way on each connection");
+DEFINE_int64(reuse, 0,
+             "requests of a connection, after which a new one is opened, and the latency of its "
+             "first request counts from its connect; 0: connections are kept");
 DEFINE_double(rate, 0,
               "requests per second over all connections, whose latency counts from the instant "
               "they were due; 0: each follows its predecessor's answer");
@@ -33,9 +39,9 @@ namespace {
 constexpr struct {
   const char* name;
   Mode mode;
-} kModes[] = {{"requests", Mode::kRequests}, {"churn", Mode::kChurn}, {"up", Mode::kUp},
-              {"down", Mode::kDown},         {"both", Mode::kBoth},   {"sink", Mode::kSink},
-              {"source", Mode::kSource}};
+} kModes[] = {{"requests", Mode::kRequests}, {"up", Mode::kUp},     {"down", Mode::kDown},
+              {"both", Mode::kBoth},         {"sink", Mode::kSink}, {"source", Mode::kSource},
+              {"answers", Mode::kAnswers}};
 
 [[noreturn]] void Refuse(const std::string& flag, const std::string& value, const char* why) {
   (void)fprintf(stderr, "loadgen: --%s=%s: %s\n", flag.c_str(), value.c_str(), why);
@@ -55,11 +61,11 @@ Mode ModeNamed(const std::string& name) {
   for (const auto& [known, mode] : kModes) {
     if (name == known) return mode;
   }
-  Refuse("mode", name, "must be requests, churn, up, down, both, sink or source");
+  Refuse("mode", name, "must be requests, up, down, both, sink, source or answers");
 }
 
 size_t DefaultSize(Mode mode) {
-  return mode == Mode::kRequests || mode == Mode::kChurn ? 64 : Pattern::kPeriod;
+  return mode == Mode::kRequests || mode == Mode::kAnswers ? 64 : Pattern::kPeriod;
 }
 
 sockaddr_in AddressOf(const std::string& text) {
@@ -88,7 +94,9 @@ Options ParseCommandLine(int argc, char** argv) {
   }
   RequireWithin("connections", FLAGS_connections, 1, 100'000);
   RequireWithin("size", static_cast<double>(FLAGS_size), 0, Pattern::kPeriod);
+  RequireWithin("answer", static_cast<double>(FLAGS_answer), 0, Pattern::kPeriod);
   RequireWithin("depth", FLAGS_depth, 1, 1024);
+  RequireWithin("reuse", static_cast<double>(FLAGS_reuse), 0, 1e9);
   RequireWithin("rate", FLAGS_rate, 0, 1e7);
   RequireWithin("seconds", FLAGS_seconds, 0.01, 86'400);
   RequireWithin("warmup", FLAGS_warmup, 0, 3600);
@@ -99,7 +107,9 @@ Options ParseCommandLine(int argc, char** argv) {
   options.address = AddressOf(FLAGS_address);
   options.connections = FLAGS_connections;
   options.size = FLAGS_size > 0 ? FLAGS_size : DefaultSize(options.mode);
+  options.answer = FLAGS_answer;
   options.depth = FLAGS_depth;
+  options.reuse = static_cast<uint64_t>(FLAGS_reuse);
   options.rate = FLAGS_rate;
   options.poisson = FLAGS_poisson;
   options.seconds = FLAGS_seconds;
@@ -109,6 +119,9 @@ Options ParseCommandLine(int argc, char** argv) {
   options.spin = FLAGS_spin;
   if (options.rate > 0 && options.mode != Mode::kRequests) {
     Refuse("rate", std::to_string(options.rate), "is for --mode=requests");
+  }
+  if (options.mode == Mode::kAnswers && options.answer == 0) {
+    Refuse("answer", "0", "--mode=answers has to know how much it is");
   }
   return options;
 }

@@ -13,23 +13,29 @@
 namespace loadgen {
 
 enum class Mode {
-  kRequests,  // requests and answers on kept connections
-  kChurn,     // a new connection for every request
+  kRequests,  // requests and answers
   kUp,        // clients send all the time
   kDown,      // clients receive all the time
   kBoth,      // clients send all the time what comes back
   kSink,      // a server that reads
   kSource,    // a server that writes
+  kAnswers,   // a server that answers requests of `size` with `answer` bytes
 };
+
+inline bool IsServer(Mode mode) {
+  return mode == Mode::kSink || mode == Mode::kSource || mode == Mode::kAnswers;
+}
 
 struct Options {
   Mode mode = Mode::kRequests;
   std::string mode_name;
   sockaddr_in address = {};  // the target's, or where a server listens
   int connections = 64;
-  size_t size = 64;  // bytes per request; per write, in bulk
-  int depth = 1;     // requests under way on each connection
-  double rate = 0;   // requests per second in all; 0: each when the last was answered
+  size_t size = 64;    // bytes per request; per write, in bulk
+  size_t answer = 0;   // bytes per answer; 0: the request's own
+  int depth = 1;       // requests under way on each connection
+  uint64_t reuse = 0;  // requests per connection; 0: without end
+  double rate = 0;     // requests per second in all; 0: each when the last was answered
   bool poisson = false;
   double seconds = 3;
   double warmup = 0.3;

@@ -28,6 +28,7 @@ class RequestLoad::Connection final : public Handler {
   Connection(RequestLoad& load, size_t number)
       : load_(load),
         pattern_(number),
+        answers_(load.options_.answer > 0 ? 0 : number),
         due_(load.IsOpenLoop() ? kQueueMax : static_cast<size_t>(load.options_.depth)) {}
 
   void Open();
@@ -39,6 +40,10 @@ class RequestLoad::Connection final : public Handler {
 
  private:
   bool AsksByItself() const { return !load_.IsOpenLoop(); }
+  bool HasRequests() const { return AsksByItself() || asked_ > answered_; }
+  // How many requests this connection may carry at most.
+  uint64_t Reuse() const;
+  uint64_t BytesDue() const;
   void Connected();
   void Receive();
   void Received(std::span<const std::byte> bytes);
@@ -47,20 +52,24 @@ class RequestLoad::Connection final : public Handler {
 
   RequestLoad& load_;
   const Pattern pattern_;
+  const Pattern answers_;
   int fd_ = -1;
   bool connecting_ = false;
   int64_t opened_ = 0;
-  // Counts of requests and bytes of this connection. due_ holds when those asked and not answered
-  // were due, request i at i modulo its size.
+  // Counts of requests, over all connections; first_ is the first of this one. due_ holds when
+  // those asked and not answered were due, request i at i modulo its size.
   uint64_t asked_ = 0;
   uint64_t answered_ = 0;
+  uint64_t first_ = 0;
+  std::vector<int64_t> due_;
+  // Bytes of this connection.
   uint64_t sent_ = 0;
   uint64_t received_ = 0;
-  std::vector<int64_t> due_;
 };
 
 void RequestLoad::Connection::Open() {
-  asked_ = answered_ = sent_ = received_ = 0;
+  first_ = answered_;
+  sent_ = received_ = 0;
   opened_ = Now();
   connecting_ = true;
   fd_ = StartConnect(load_.options_.address);
@@ -86,9 +95,8 @@ void RequestLoad::Connection::Connected() {
   connecting_ = false;
   ++load_.result_.connections;
   if (!AsksByItself()) return;
-  const bool churns = load_.options_.mode == Mode::kChurn;
-  const int64_t due = churns ? opened_ : Now();
-  for (int i = 0; i < load_.options_.depth; ++i) Ask(due);
+  const int64_t due = load_.options_.reuse > 0 ? opened_ : Now();
+  for (int i = 0; i < load_.options_.depth && asked_ - first_ < Reuse(); ++i) Ask(due);
 }
 
 void RequestLoad::Connection::Ask(int64_t due) {
@@ -97,12 +105,18 @@ void RequestLoad::Connection::Ask(int64_t due) {
     return;
   }
   due_[asked_++ % due_.size()] = due;
+  if (fd_ < 0) Open();
+}
+
+uint64_t RequestLoad::Connection::Reuse() const {
+  return load_.options_.reuse > 0 ? load_.options_.reuse : UINT64_MAX;
 }
 
 void RequestLoad::Connection::Send() {
   if (connecting_ || fd_ < 0) return;
-  while (sent_ < asked_ * load_.options_.size) {
-    const auto piece = pattern_.At(sent_, asked_ * load_.options_.size - sent_);
+  const uint64_t until = std::min(asked_ - first_, Reuse()) * load_.options_.size;
+  while (sent_ < until) {
+    const auto piece = pattern_.At(sent_, until - sent_);
     const ssize_t sent = send(fd_, piece.data(), piece.size(), MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EAGAIN) return;
@@ -125,30 +139,41 @@ void RequestLoad::Connection::Receive() {
   }
 }
 
+// What the server may have sent by now.
+uint64_t RequestLoad::Connection::BytesDue() const {
+  const Options& options = load_.options_;
+  return options.answer > 0 ? sent_ / options.size * options.answer : sent_;
+}
+
 void RequestLoad::Connection::Received(std::span<const std::byte> bytes) {
+  const Options& options = load_.options_;
   load_.result_.received += static_cast<int64_t>(bytes.size());
-  if (received_ + bytes.size() > sent_ ||
-      (load_.options_.verify && !pattern_.Matches(received_, bytes))) {
+  if (received_ + bytes.size() > BytesDue() ||
+      (options.verify && !answers_.Matches(received_, bytes))) {
     return Fail(&load_.result_.errors.wrong);
   }
   received_ += bytes.size();
-  const uint64_t whole = received_ / load_.options_.size;
-  if (whole == answered_) return;
+  const uint64_t whole = received_ / (options.answer > 0 ? options.answer : options.size);
+  if (first_ + whole == answered_) return;
   const int64_t now = Now();
-  while (answered_ < whole) Answered(now);
-  if (load_.options_.mode != Mode::kChurn || answered_ < asked_) return;
+  while (answered_ < first_ + whole) Answered(now);
+  if (whole < Reuse()) return;
   CloseWithReset(fd_);
-  Open();
+  fd_ = -1;
+  if (HasRequests()) Open();
 }
 
 void RequestLoad::Connection::Answered(int64_t now) {
   load_.result_.latency.Add(now - due_[answered_++ % due_.size()]);
   ++load_.result_.requests;
-  if (AsksByItself() && load_.options_.mode != Mode::kChurn) Ask(now);
+  if (AsksByItself() && asked_ - first_ < Reuse()) Ask(now);
 }
 
 void RequestLoad::Connection::FailIfLate(int64_t now, int64_t timeout) {
-  if (fd_ < 0) return Open();
+  if (fd_ < 0) {
+    if (HasRequests()) Open();
+    return;
+  }
   const bool waits = connecting_ || answered_ < asked_;
   const int64_t since = connecting_ ? opened_ : due_[answered_ % due_.size()];
   if (waits && now - since > timeout) {
@@ -161,6 +186,7 @@ void RequestLoad::Connection::Fail(int64_t* kind) {
   ++*kind;
   CloseWithReset(fd_);
   fd_ = -1;
+  asked_ = answered_;
   if (load_.result_.errors.sum() < kErrorsMax) Open();
 }
 

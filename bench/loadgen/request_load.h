@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Requests to a server that sends back what it gets. Closed loop: a connection's next request
-// follows the answer to its last. Open loop (--rate): requests are due at given instants, dealt out
-// to the connections in turn, and their latency counts from then, however late they are sent. With
-// --mode=churn every request has a connection of its own, and its latency counts from the connect.
+// Requests to a server that sends back what it gets, or so many bytes for each. Closed loop: a
+// connection's next request follows the answer to its last. Open loop (--rate): requests are due at
+// given instants, dealt out to the connections in turn, and their latency counts from then, however
+// late they are sent. With --reuse a connection ends after so many answers and the next is opened
+// for the next request, whose latency counts from the connect at the latest.
 #ifndef PARKWAY_BENCH_LOADGEN_REQUEST_LOAD_H_
 #define PARKWAY_BENCH_LOADGEN_REQUEST_LOAD_H_
 
