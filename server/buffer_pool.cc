@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/buffer_pool.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "sched/check.h"
@@ -9,9 +11,10 @@
 namespace parkway {
 namespace {
 
-// Bytes in buffers kept for the next slow receiver; the rest goes back to the allocator.
-constexpr int64_t kKeptMax = 1 << 20;
+// Bytes in buffers kept for the next slow receiver; the rest goes back to the kernel.
+constexpr int64_t kKeptMax = 256 << 10;
 
+// The index of the smallest lease that suffices.
 int SizeFor(size_t bytes) {
   constexpr auto& kSizes = BufferPool::kLeaseBytes;
   PARKWAY_CHECK(bytes <= kSizes.back(), bytes);
@@ -25,10 +28,16 @@ int64_t Limit(size_t memory_bytes, int workers) {
 
 }  // namespace
 
+void BufferPool::Unmap::operator()(std::byte* buffer) const { (void)munmap(buffer, bytes); }
+
+BufferPool::Buffer BufferPool::Map(size_t bytes) {
+  void* const at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  PARKWAY_CHECK(at != MAP_FAILED, bytes);  // out of memory
+  return Buffer(static_cast<std::byte*>(at), Unmap{bytes});
+}
+
 BufferPool::BufferPool(size_t memory_bytes, int workers) : limit_(Limit(memory_bytes, workers)) {
-  for (int i = 0; i < workers; ++i) {
-    scratch_.push_back(std::make_unique_for_overwrite<std::byte[]>(kBufferBytes));
-  }
+  for (int i = 0; i < workers; ++i) scratch_.push_back(Map(kBufferBytes));
 }
 
 BufferPool::~BufferPool() { PARKWAY_CHECK(leased() == 0, leased()); }
@@ -41,30 +50,31 @@ BufferPool::Lease BufferPool::Take(size_t bytes) {
   const int size = SizeFor(bytes);
   const auto taken = static_cast<int64_t>(kLeaseBytes[size]);
   const int64_t leased = leased_.fetch_add(taken, std::memory_order_relaxed) + taken;
-  Shelf dropped;  // freed after the lock
+  Shelf dropped;  // unmapped after the lock
   {
     sched::MutexLock lock(mu_);
     if (std::vector<Buffer>& fitting = shelf_[size]; !fitting.empty()) {
       Buffer buffer = std::move(fitting.back());
       fitting.pop_back();
       kept_ -= taken;
-      return Lease(this, std::move(buffer), size);
+      return Lease(this, std::move(buffer));
     }
     if (leased + kept_ > limit_) {
       dropped.swap(shelf_);
       kept_ = 0;
     }
   }
-  return Lease(this, std::make_unique_for_overwrite<std::byte[]>(kLeaseBytes[size]), size);
+  return Lease(this, Map(kLeaseBytes[size]));
 }
 
-// A parameter outlives the lock, so that what is not kept is freed after it.
-void BufferPool::Return(Buffer buffer, int size) {
-  const auto given = static_cast<int64_t>(kLeaseBytes[size]);
+// A parameter outlives the lock, so that what is not kept is unmapped after it.
+void BufferPool::Return(Buffer buffer) {
+  const size_t bytes = buffer.get_deleter().bytes;
+  const auto given = static_cast<int64_t>(bytes);
   const int64_t leased = leased_.fetch_sub(given, std::memory_order_relaxed) - given;
   sched::MutexLock lock(mu_);
   if (kept_ + given > std::min(kKeptMax, limit_ - leased)) return;
-  shelf_[size].push_back(std::move(buffer));
+  shelf_[SizeFor(bytes)].push_back(std::move(buffer));
   kept_ += given;
 }
 

@@ -24,7 +24,13 @@
 namespace parkway {
 
 class BufferPool {
-  using Buffer = std::unique_ptr<std::byte[]>;
+  struct Unmap {
+    void operator()(std::byte* buffer) const;
+    size_t bytes = 0;
+  };
+  // Mapped, not allocated: among sizes that come and go an allocator's heaps grow, and
+  // --buffer_memory would bound only what is in use.
+  using Buffer = std::unique_ptr<std::byte[], Unmap>;
 
  public:
   // One read's worth. With less, every larger message would look "full" and cost a second read.
@@ -43,22 +49,19 @@ class BufferPool {
   // A buffer that goes back when this ends.
   class Lease {
    public:
-    Lease() = default;
     Lease(Lease&& other) noexcept
-        : pool_(std::exchange(other.pool_, nullptr)), buffer_(other.buffer_), size_(other.size_) {}
+        : pool_(std::exchange(other.pool_, nullptr)), buffer_(std::move(other.buffer_)) {}
     Lease& operator=(Lease&&) = delete;
     ~Lease() {
-      if (pool_ != nullptr) pool_->Return(Buffer(buffer_), size_);
+      if (pool_ != nullptr) pool_->Return(std::move(buffer_));
     }
-    std::span<std::byte> bytes() const { return {buffer_, kLeaseBytes[size_]}; }
+    std::span<std::byte> bytes() const { return {buffer_.get(), buffer_.get_deleter().bytes}; }
 
    private:
     friend class BufferPool;
-    Lease(BufferPool* pool, Buffer buffer, int size)
-        : pool_(pool), buffer_(buffer.release()), size_(size) {}
-    BufferPool* pool_ = nullptr;
-    std::byte* buffer_ = nullptr;
-    int size_ = 0;  // of kLeaseBytes
+    Lease(BufferPool* pool, Buffer buffer) : pool_(pool), buffer_(std::move(buffer)) {}
+    BufferPool* pool_;
+    Buffer buffer_;
   };
 
   // Whether a lease is left for a read that the caller does now. Any fiber. (Relaxed: who sees an
@@ -81,7 +84,8 @@ class BufferPool {
  private:
   using Shelf = std::array<std::vector<Buffer>, kLeaseBytes.size()>;
 
-  void Return(Buffer buffer, int size);
+  static Buffer Map(size_t bytes);
+  void Return(Buffer buffer);
 
   const int64_t limit_;  // bytes leased at which there is no room
   std::vector<Buffer> scratch_;
