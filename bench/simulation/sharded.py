@@ -12,6 +12,7 @@ CLOCK_TICK = 16
 POLL_EVERY_NS = 1e6
 STALE_NS = 200e3
 SENTINEL_WAIT_NS = 1e6
+FEW = 4  # Worker::kFew: nobody is woken for so many
 AWAY_MAX = 2  # Moving: turns in a row elsewhere, after which a connection stays there
 
 
@@ -78,14 +79,14 @@ class Sharded(Machine):
         return self._dispatch(worker, events, now)
 
     def _dispatch(self, worker, events, now):
-        """Queues a batch; for a surplus one more worker is woken at most."""
+        """Queues a batch; for more than a few one more worker is woken, at most."""
         ring = worker.ring
         room = RING_MAX - len(ring)
         ring.extend(events[:room])
         self.injected.extend(events[room:])
         if len(ring) > 1:
             self.surplus[worker] = True
-        if self.helps and (len(ring) > 1 or self.injected):
+        if self.helps and (len(ring) > FEW or self.injected):
             now = self._wake_searcher(now)
         return now
 

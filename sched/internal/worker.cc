@@ -182,7 +182,7 @@ void Worker::ServeTimers() {
   (void)timers.Serve(now_);
 }
 
-// Queues a batch. The first runs here next; for a surplus one more worker is woken at most.
+// Queues a batch. The first runs here next; for more than a few one more worker is woken, at most.
 void Worker::Dispatch(WaiterList& ready) {
   if (ready.empty()) return;
   while (!ready.empty()) {
@@ -193,7 +193,7 @@ void Worker::Dispatch(WaiterList& ready) {
       core.injected.Push(waiter);
     }
   }
-  if (HasSurplus() || !core.injected.empty()) core.WakeSearcher();
+  if (ring_.Size() > kFew || !core.injected.empty()) core.WakeSearcher();
 }
 
 // Announce, look at everything again, block: see idle_set.h for why in this order.

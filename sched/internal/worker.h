@@ -40,6 +40,13 @@ class Worker {
   static constexpr int64_t kPollEveryNs = 1'000'000;
   // A worker that has not polled for so long is served by others.
   static constexpr int64_t kStaleNs = 200'000;
+  // Nobody is woken to help with so many that events made ready: running a few takes less than
+  // waking (docs/decisions/0021-waking.md).
+#ifdef PARKWAY_INTERLEAVE
+  static constexpr uint32_t kFew = 1;  // so that more goes from worker to worker
+#else
+  static constexpr uint32_t kFew = 4;
+#endif
   static constexpr int64_t kSentinelWaitNs = 1'000'000;
   // In place of the time of its last poll while it blocks in its event source: it is not stuck.
   static constexpr int64_t kInWait = INT64_MAX / 2;
@@ -82,8 +89,9 @@ class Worker {
   bool IsStale(int64_t now) const {
     return last_poll_.load(std::memory_order_seq_cst) + kStaleNs < now;
   }
-  // More than one waits here: worth another worker's help. A single one is not, since moving it
-  // away from its connection's shard costs more than its short wait, unless this worker is stuck.
+  // More than one waits here: worth the help of a worker that is awake and has nothing else to do.
+  // A single one is not, since moving it away from its connection's shard costs more than its short
+  // wait, unless this worker is stuck.
   bool HasSurplus() const { return ring_.Size() > 1; }
   bool IsStuckWithWork(int64_t now) const { return ring_.Size() > 0 && IsStale(now); }
   int64_t last_poll() const { return last_poll_.load(std::memory_order_seq_cst); }
