@@ -75,6 +75,11 @@ class Conn {
     // may still say kAgain. Needs no buffer meanwhile, and costs no system call when something may
     // be left from before.
     IoResult AwaitReadable();
+    // Before the first read of a connection just accepted, whose bytes mostly come a little later:
+    // AwaitReadable then waits to be told, which saves the system call that would find nothing.
+    void ExpectNothing() {
+      if (hold_) conn_.queue_ = Queue::kDrained;
+    }
     // As AwaitReadable, but where that would block, the fiber hibernates (sched/park.h), and does
     // not return. `continuation` then makes a Reader(conn, Hibernated()) and first of all calls
     // Woken; everything else that its fiber held is still held, too.
