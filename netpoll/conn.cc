@@ -305,8 +305,8 @@ IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline) {
 void Conn::AlsoWakeFor(Conn& source) {
   source.socket_.Use([&] {
     source.socket_.desc()->WakeWriterWhenBroken(socket_.desc());
-    (void)source.socket_.Register(
-        Direction::kRead);  // out of memory: then its own reader notices, or a deadline
+    // Out of memory: then its own reader notices, or a deadline.
+    (void)source.socket_.Register(Direction::kRead);
   });
 }
 

@@ -27,6 +27,15 @@ uint64_t DataOf(const PollDesc& desc) {
   return reinterpret_cast<uintptr_t>(&desc) << kAddressShift | desc.generation();
 }
 
+// What a descriptor is watched for.
+epoll_event EventFor(const PollDesc& desc, bool writes) {
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  if (writes) event.events |= EPOLLOUT;
+  event.data.u64 = DataOf(desc);
+  return event;
+}
+
 PollDesc& DescOf(uint64_t data) {
   return *reinterpret_cast<PollDesc*>((data & ~kGenerationMask) >> kAddressShift);
 }
@@ -115,10 +124,7 @@ void PollShard::ConsumeInterrupt() {
 int PollShard::Register(PollDesc& desc, int fd, Direction direction) {
   const int epoll = all_[desc.watched_by()]->epoll_;
   const bool writes = direction == Direction::kWrite;
-  epoll_event event = {};
-  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-  if (writes) event.events |= EPOLLOUT;
-  event.data.u64 = DataOf(desc);
+  epoll_event event = EventFor(desc, writes);
   const bool is_watched = (desc.event_bits() & kRegistered) != 0;
   int error = is_watched ? -EEXIST : kernel_.EpollCtl(epoll, EPOLL_CTL_ADD, fd, &event);
   // Or the other direction's waiter was first. Only a writer widens what is watched, and there is
@@ -144,9 +150,7 @@ void PollShard::TakeOver(PollDesc& desc, int fd) {
 
 // For both directions: a writer that registers meanwhile relies on it.
 bool PollShard::Watch(PollDesc& desc, int fd) {
-  epoll_event event = {};
-  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLOUT | EPOLLET;
-  event.data.u64 = DataOf(desc);
+  epoll_event event = EventFor(desc, /*writes=*/true);
   desc.SetWatchedBy(index);
   if (kernel_.EpollCtl(epoll_, EPOLL_CTL_ADD, fd, &event) < 0) return false;
   desc.NoteRegistered(kRegistered | kWatchedOut);
