@@ -75,10 +75,11 @@ DEFINE_string(reset_linger, "1s",
               "descriptors of ended connections longer, and drains by as much, if peers neither "
               "read nor finish; 0 waits for nobody.");
 DEFINE_string(keepalive_idle, "60s",
-              "Silence before TCP keepalive probes the peer; 0 never. "
+              "Silence before TCP keepalive probes the client; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "
-              "times of common firewalls. Raising it finds dead peers later; lowering it sends "
-              "more packets on idle connections.");
+              "times of common firewalls. Raising it finds dead clients later; lowering it sends "
+              "more packets on idle connections. Backends are not probed: --idle_timeout ends the "
+              "sessions of one that has vanished.");
 DEFINE_string(buffer_memory, "64MiB",
               "Bound of the memory for bytes on their way, all together. "
               "A size, 64KiB to 1TiB: what slow receivers have not taken yet; idle connections "

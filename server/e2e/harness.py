@@ -337,6 +337,18 @@ def queued(local, remote):
     return Queued(STATES.get(found[1], found[1]), int(found[2], 16), int(found[3], 16))
 
 
+def break_connections(pairs):
+    """Breaks connections of other processes, as an administrator may: who holds one is told
+    ECONNABORTED, and its peer gets a reset. Of each pair of ports the first is the end to break."""
+    # Not an end whose program has closed it, with both FINs sent: from LAST_ACK and CLOSING the
+    # kernel sends no reset (Linux 6.18), so the peer would wait for what was thrown away.
+    states = ("exclude", "last-ack", "exclude", "closing")
+    which = " or ".join(f"( sport = :{here} and dport = :{there} )" for here, there in pairs)
+    subprocess.run(["ss", "-K", "-t", "-H", *states, which],
+                   env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}, check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def send_all_acknowledged(connection, data):
     connection.sendall(data)
     wait_until(lambda: unacknowledged(connection) == 0, "the peer's kernel takes the bytes")

@@ -35,8 +35,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, KIB, MIB, SANITIZED, Daemon, EarlyEnd, Pattern, WrongBytes, free_port, recv_exactly,
-    reset, wait_until)
+    HOST, KIB, MIB, SANITIZED, Daemon, EarlyEnd, Pattern, WrongBytes, break_connections, free_port,
+    recv_exactly, reset, wait_until)
 from soak_backend import (  # noqa: E402
     ANSWER, ECHO, GREETING, HEADER, PATIENCE, SLOW_UP, STREAM, down, exchange, outcome_of, prepare,
     up)
@@ -419,8 +419,7 @@ class Faults:
         return {b.number for b in self._backends} - {number}
 
     def _abort(self, rng):
-        """Of one of a session's four sockets; who holds it is told ECONNABORTED, its peer gets a
-        reset."""
+        """Of one of a session's four sockets."""
         side = rng.choice(("client's end", "daemon's end to the client",
                            "daemon's end to the backend", "backend's end"))
         count, choice = rng.randrange(1, 13), random.Random(rng.random())
@@ -437,9 +436,8 @@ class Faults:
             greeted = [s for s in self._board.live() if s.backend_port is not None]
             chosen = choice.sample(greeted, min(count, len(greeted)))
             hit.update(s.number for s in chosen)
-            which = " or ".join("( sport = :%d and dport = :%d )" % ports(s) for s in chosen)
             if chosen:
-                run("ss", "-K", "-t", "-H", which)
+                break_connections(ports(s) for s in chosen)
 
         return Fault(f"abort {count} sessions at the {side}", start,
                      hits=lambda s: s.number in hit)
