@@ -45,7 +45,7 @@ void Relay::MoveUntilItEnds(IoResult waited) {
       step = Move();
     }
     if (step.result.ok()) {
-      if (++moves_ % sched::kOperationsPerTurn == 0) EndTurn(step.result.bytes);
+      if (++moves_ % sched::kOperationsPerTurn == 0) sched::Yield();
     } else if (!GoesOn(step)) {
       return Ended(step);
     }
@@ -59,13 +59,6 @@ void Relay::MoveUntilItEnds(IoResult waited) {
   if (step.result.status == IoStatus::kAgain) return true;
   return step.result.status == IoStatus::kTimeout &&
          session_.KeepWaiting(source_, &Conn::SetReadDeadline);
-}
-
-// A whole turn without a wait, and still the buffer was full: the source sends faster than copying
-// moves its bytes.
-[[gnu::noinline]] void Relay::EndTurn(size_t moved) {
-  if (moved == BufferPool::kBufferBytes) half_.splices_left = Session::kSmallSplicesMax;
-  sched::Yield();
 }
 
 Relay::Step Relay::Move() {
@@ -82,12 +75,18 @@ Relay::Step Relay::Copy() {
   const std::span<std::byte> scratch = buffers().Scratch();
   const IoResult read = reader_.TryRead(scratch);
   if (!read.ok()) return {read, /*reading=*/true};
+  if (read.bytes == scratch.size()) NoteFullRead();
   const IoResult sent = Send(scratch.first(read.bytes));
   if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
   if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
-  IoResult rest = SendRest(scratch.subspan(sent.bytes, read.bytes - sent.bytes));
-  rest.bytes = read.bytes;  // for EndTurn
-  return {rest, /*reading=*/false};
+  return {SendRest(scratch.subspan(sent.bytes, read.bytes - sent.bytes)), /*reading=*/false};
+}
+
+// Now and then one is splicing's trial: a flow that turns out small is copied again.
+[[gnu::noinline]] void Relay::NoteFullRead() {
+  if (++half_.full_reads % Session::kFullReadsToSplice == 0) {
+    half_.splices_left = Session::kSmallSplicesMax;
+  }
 }
 
 // While the buffer pool is used up. What the target does not take at once stays with the source's

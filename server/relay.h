@@ -52,7 +52,7 @@ class Relay {
   Step Copy();
   Step CopyInPlace();
   Step Splice(netpoll::Pipe& pipe);
-  void EndTurn(size_t moved);
+  void NoteFullRead();
   void NoteSplice(size_t moved);
   template <class Try>
   netpoll::IoResult SendBy(Try try_once);

@@ -105,7 +105,9 @@ class Session {
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
-    // Of a large flow: small splices until it is copied again. 0: it is copied. The half's own.
+    // The half's own. Reads that filled the buffer, while it is copied.
+    uint8_t full_reads = 0;
+    // Of a large flow: small splices until it is copied again. 0: it is copied.
     uint8_t splices_left = 0;
   };
 
@@ -147,6 +149,8 @@ class Session {
 
  private:
   friend class Relay;
+  // Every so many reads that fill the buffer, a flow that is copied is tried with splicing.
+  static constexpr uint8_t kFullReadsToSplice = 8;
   // So many splices in a row that are not large, and the flow is copied again.
   static constexpr uint8_t kSmallSplicesMax = 8;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
