@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Medians, paired ratios, tables, and what machine and tree the figures come from."""
 
+import argparse
 import json
 import os
 import platform
@@ -69,12 +70,21 @@ def table(header, rows):
 
 def provenance():
     """Lines that say on what machine, from what tree and by which command."""
+    command = ["python3", os.path.relpath(sys.argv[0]), *_asked(sys.argv[1:])]
     return "\n".join([
         f"- machine: {_cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
         f"- commit: {_commit()}",
         f"- date: {time.strftime('%Y-%m-%d %H:%M %Z')}",
-        f"- command: `{shlex.join(['python3', os.path.relpath(sys.argv[0])] + sys.argv[1:])}`",
+        f"- command: `{shlex.join(command)}`",
     ])
+
+
+def _asked(arguments):
+    """The arguments that say what to measure, without folders and files of this machine."""
+    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--bin", "--json", "--markdown"):
+        places.add_argument(name)
+    return places.parse_known_args(arguments)[1]
 
 
 class Document:
