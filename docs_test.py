@@ -9,6 +9,7 @@ folders are replaced by free ones.
 
 import functools
 import re
+import shlex
 import subprocess
 import sys
 import unittest
@@ -22,7 +23,7 @@ from harness import (  # noqa: E402
 import programs_test  # noqa: E402
 
 PAGES = ("README.md", "bench/README.md", "bench/loadgen/README.md", "deploy/README.md",
-         "docs/scaling.md",
+         "docs/routes.md", "docs/scaling.md",
          "netpoll/README.md", "sched/README.md", "server/README.md", "server/sim/README.md")
 
 BAZEL = "Bazel itself runs this test, and takes one command at a time"
@@ -76,7 +77,8 @@ NOT_RUN = {
 
 OTHER_TEXT = (  # what programs print, and what goes into files
     r"parkway \d+\.\d+\.\d+: ", r"  (listening on|backends|limits|try) ",
-    r"parkway: --idle_timeout=5: ",
+    r"parkway: --idle_timeout=5: ", r"parkway: the configuration is good: ",
+    r"parkway: --route=pg lissten", r"(pg|lan|world) +listen=", r"       to=10.0.0.4",
     r"seed 1199: ", r"fails also with 18 parts", r"  ./dev sim --seed=1199 ",
     r"--(listen|backend)=\S+$",
     r"\[Service\]$", r"TimeoutStopSec=10min$",
@@ -172,6 +174,34 @@ class Daemon(programs_test.ProgramTest):
         without_numbers = functools.partial(re.sub, r"\d+", "N")
         self.assertEqual([*map(without_numbers, daemon.stderr())],
                          [*map(without_numbers, shown)])
+
+
+class Routes(programs_test.ProgramTest):
+    @runs("parkway --listen=:6379 --backend=10.0.0.1:6379 --backend=10.0.0.2:6379",
+          "parkway --route='pg listen=:5432 to=10.0.0.1:5432*3,10.0.0.2:5432 idle_timeout=5m' "
+          "--route='web listen=:80 to=10.0.0.3:8080,10.0.0.4:8080@backup'",
+          "./dev run --route='pg listen=:5432 to=127.0.0.1:9001*3,127.0.0.1:9002' "
+          "--route='web listen=:8081 to=127.0.0.1:9003'")
+    def test_command_lines(self, *lines):
+        for line in lines:
+            flags = shlex.split(line.removeprefix("./dev run ").removeprefix("parkway "))
+            done = run_parkway("--check", *flags)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), line)
+
+    @runs("parkway --check --routes_file=/etc/parkway/routes")
+    def test_the_file_shown(self, line):
+        page = (TREE / "docs/routes.md").read_text()
+        text = re.search(r"\n\n((?:    .*\n)*?    pg  (?:.*\n)+?)\n", page)[1]
+        path = Path(self.folder(), "routes")
+        path.write_text(text)
+        done = run_parkway(*line.replace("/etc/parkway/routes", str(path)).split()[1:])
+        self.assertIn(f"    {done.stdout}", page)
+
+    @runs("parkway --check --route='pg lissten=:5432 to=10.0.0.1:5432'")
+    def test_a_mistake(self, line):
+        done = run_parkway(*shlex.split(line)[1:])
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(f"    {done.stderr}", (TREE / "docs/routes.md").read_text())
 
 
 class Deploy(programs_test.ProgramTest):

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Keeps the files of this folder true: the flag file against the binary, the unit against systemd, the sysctl file
-# against its own form. Arguments: a program that reads flags as the daemon does and prints what they amount to, then
-# parkway.flags, parkway.service and 90-parkway.conf.
+# against its own form. Arguments: the daemon, parkway.flags, parkway.service and 90-parkway.conf.
 set -euo pipefail
 
-readonly DUMP=$1 FLAGS=$2 UNIT=$3 SYSCTL=$4
+readonly PARKWAY=$1 FLAGS=$2 UNIT=$3 SYSCTL=$4
 readonly WORK=${TEST_TMPDIR:?run by bazel test //deploy:deploy_test}
 failures=0
 
@@ -15,15 +14,18 @@ fail() {
   failures=$((failures + 1))
 }
 
-# The flag file with the comment mark of its flags removed: each flag with its default.
+# What flags amount to.
+dump() { "$PARKWAY" --print_config "$@"; }
+
+# The flag file with the comment mark of its flags removed: each flag with its default, and without those that add routes.
 uncommented=$WORK/uncommented.flags
-sed -E 's/^#(--)/\1/' "$FLAGS" >"$uncommented"
+sed -E '/^#--route/d; s/^#(--)/\1/' "$FLAGS" >"$uncommented"
 
 # ---- Every flag of the binary is in the file, and the reverse.
 
 names_in_help() {
-  # --flagfile reads this file; --help and --version ask, and set nothing.
-  "$DUMP" --help | sed -nE 's/^  --([a-z_]+).*/\1/p' | grep -vxE 'flagfile|help|version' | sort
+  # --flagfile reads this file; the others ask, and set nothing.
+  "$PARKWAY" --help | sed -nE 's/^  --([a-z_]+).*/\1/p' | grep -vxE 'flagfile|help|version|check|print_config' | sort
 }
 names_in_file() { sed -nE 's/^#?--([a-z_]+)=.*/\1/p' "$FLAGS" | sort; }
 
@@ -39,15 +41,15 @@ unexplained=$(awk '/^#?--/ && before !~ /^# / { print FNR ": " $0 } { before = $
 
 # ---- The file parses as shipped, and with every flag in force; its values are the defaults.
 
-"$DUMP" --flagfile="$FLAGS" >"$WORK/shipped" || fail "the daemon refuses parkway.flags as shipped"
-"$DUMP" >"$WORK/defaults"
+dump --flagfile="$FLAGS" >"$WORK/shipped" || fail "the daemon refuses parkway.flags as shipped"
+dump >"$WORK/defaults"
 diff "$WORK/defaults" "$WORK/shipped" || fail "parkway.flags as shipped sets something"
 
-"$DUMP" --flagfile="$uncommented" >"$WORK/all" || fail "the daemon refuses parkway.flags uncommented"
+dump --flagfile="$uncommented" >"$WORK/all" || fail "the daemon refuses parkway.flags uncommented"
 # Naming them ends the trial run, which has none of these.
 grep -vE '^--(mode|listen|backend)=' "$WORK/all" >"$WORK/all_limits"
 diff "$WORK/defaults" "$WORK/all_limits" || fail "a value in parkway.flags (>) is not the default (<)"
-"$DUMP" --backend=127.0.0.1:9000 >"$WORK/proxy_defaults"
+dump --backend=127.0.0.1:9000 >"$WORK/proxy_defaults"
 diff "$WORK/proxy_defaults" "$WORK/all" || fail "--mode or --listen in parkway.flags (>) is not the default (<)"
 
 # The daemon's drain ends before systemd kills.

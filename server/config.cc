@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One table, kFlags, says which flag sets which field within which bounds; reading, printing and
+// One table, Flags(), says which flag sets which field within which bounds; reading, printing and
 // --help all walk it. gflags is the registry: it holds names, help, defaults and, after parsing,
 // the effective values.
 #include "server/config.h"
@@ -8,16 +8,14 @@
 #include <gflags/gflags.h>
 
 #include <algorithm>
-#include <cctype>
-#include <functional>
+#include <deque>
 #include <optional>
-#include <type_traits>
 #include <utility>
 #include <variant>
 
 #include "absl/status/status.h"
 #include "server/flag_scanner.h"
-#include "server/units.h"
+#include "server/text_file.h"
 #include "server/version.h"
 
 // The first sentence of each help stands in --help, all of it in --help=all.
@@ -37,7 +35,18 @@ DEFINE_string(backend, "",
               "its addresses; for its IPv4 ones alone if it has both kinds, since a server often "
               "listens on those alone. There is no default, except that without --mode, --listen "
               "and --backend two built-in echo backends stand in. More backends cost nothing "
-              "until they are used.");
+              "until they are used. *3 behind an address is its weight, @backup one that serves "
+              "when no other can, @drain one that gets no new connections.");
+DEFINE_string(route, "",
+              "One more route: NAME listen=... to=...; repeat the flag. "
+              "'web listen=:80,:81 from=10.0.0.0/8 to=web1:80*3,web2:80@backup idle_timeout=5m': "
+              "a name, where to accept, which clients (all), backends or echo, and any of the "
+              "options below, whose flags are the defaults. Of routes that listen at one address "
+              "the first that serves the client has it. docs/routes.md has the grammar.");
+DEFINE_string(routes_file, "",
+              "A file of routes, one per line, as --route takes them. "
+              "# begins a comment, and a \\ at the end of a line goes on in the next. At most "
+              "1000 routes and 1 MiB; the flag may be repeated.");
 
 DEFINE_int64(max_conns, 0,
              "Most client connections at a time; 0 derives it. "
@@ -130,304 +139,219 @@ DEFINE_string(drain_timeout, "30s",
 namespace parkway {
 namespace {
 
-using netpoll::Endpoint;
-using std::chrono::nanoseconds;
 using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 
 constexpr std::string_view kDefaultListen = "127.0.0.1:8080";
 
-// What a flag sets, and within which bounds. `or_zero`: 0 is allowed too, although below `min`.
-struct ModeField {};
-struct AddressesField {
-  std::vector<std::string> Config::*text;
-};
-struct BoolField {
-  bool Config::*field;
-};
-template <class T>
-struct CountField {
-  T Config::*field;
-  T min, max;
-};
-struct DurationField {
-  nanoseconds Config::*field;
-  nanoseconds min, max;
-  bool or_zero = false;
-  nanoseconds step = 1ns;
-};
-struct SizeField {
-  size_t Config::*field;
-  size_t min, max;
-  bool or_zero = false;
-  size_t step = 1;
-};
-using Field = std::variant<ModeField, AddressesField, BoolField, CountField<int>,
-                           CountField<int64_t>, DurationField, SizeField>;
+enum class Topic { kServes, kRoutes, kLimits, kProcess };
 
-enum class Topic { kServes, kLimits, kProcess };
+// What makes routes. The registry holds what was given, one behind the other.
+struct Repeated {};
+// Of the route that --listen and --backend make.
+struct ModeFlag {};
 
 struct Flag {
   std::string_view name;
   Topic topic;
   std::string_view placeholder;  // of the value, in --help
-  Field field;
+  std::variant<Repeated, ModeFlag, Field<RouteOptions>, Field<Config>> sets;
 };
 
 constexpr size_t kKiB = 1 << 10;
 
 // In the order of --help.
-const Flag kFlags[] = {
-    {"mode", Topic::kServes, "proxy|echo", ModeField{}},
-    {"listen", Topic::kServes, "ADDRESS", AddressesField{&Config::listen_text}},
-    {"backend", Topic::kServes, "ADDRESS", AddressesField{&Config::backend_text}},
-
-    {"max_conns", Topic::kLimits, "COUNT", CountField<int64_t>{&Config::max_conns, 0, 100'000'000}},
-    {"backlog", Topic::kLimits, "COUNT", CountField<int>{&Config::backlog, 1, 1'000'000}},
-    {"connect_timeout", Topic::kLimits, "DURATION",
-     DurationField{&Config::connect_timeout, 1ms, 1h}},
-    {"idle_timeout", Topic::kLimits, "DURATION",
-     DurationField{&Config::idle_timeout, 1ms, 8760h, /*or_zero=*/true}},
-    {"half_close_timeout", Topic::kLimits, "DURATION",
-     DurationField{&Config::half_close_timeout, 1ms, 8760h, /*or_zero=*/true}},
-    {"reset_linger", Topic::kLimits, "DURATION", DurationField{&Config::reset_linger, 0s, 1min}},
-    // TCP_KEEPIDLE counts in seconds and ends at 32767.
-    {"keepalive_idle", Topic::kLimits, "DURATION",
-     DurationField{&Config::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s}},
-    {"buffer_memory", Topic::kLimits, "SIZE",
-     SizeField{&Config::buffer_memory, 64 * kKiB, kKiB* kKiB* kKiB* kKiB}},
-    {"splice_memory", Topic::kLimits, "SIZE",
-     SizeField{&Config::splice_memory, 512 * kKiB, kKiB* kKiB* kKiB* kKiB, /*or_zero=*/true}},
-
-    {"workers", Topic::kProcess, "COUNT", CountField<int>{&Config::workers, 0, 1024}},
-    {"pin_cpus", Topic::kProcess, "", BoolField{&Config::pin_cpus}},
-    {"stall_report", Topic::kProcess, "DURATION", DurationField{&Config::stall_report, 0s, 1min}},
-    {"spin", Topic::kProcess, "DURATION", DurationField{&Config::spin, 0s, 1ms}},
-    {"stack_size", Topic::kProcess, "SIZE",
-     SizeField{&Config::stack_size, 16 * kKiB, 16 * kKiB* kKiB, /*or_zero=*/false,
-               /*step=*/4 * kKiB}},
-    {"drain_timeout", Topic::kProcess, "DURATION", DurationField{&Config::drain_timeout, 0s, 24h}},
-};
+const std::vector<Flag>& Flags() {
+  static const std::vector<Flag>& flags = *new std::vector<Flag>([] {
+    std::vector<Flag> all = {
+        {"listen", Topic::kServes, "ADDRESS", Repeated{}},
+        {"backend", Topic::kServes, "ADDRESS", Repeated{}},
+        {"mode", Topic::kServes, "proxy|echo", ModeFlag{}},
+        {"route", Topic::kServes, "ROUTE", Repeated{}},
+        {"routes_file", Topic::kServes, "FILE", Repeated{}},
+    };
+    for (const Setting<RouteOptions>& setting : RouteSettings()) {
+      all.push_back({setting.name, Topic::kRoutes, setting.placeholder, setting.field});
+    }
+    const auto add = [&](std::string_view name, Topic topic, std::string_view placeholder,
+                         const Field<Config>& field) {
+      all.push_back({name, topic, placeholder, field});
+    };
+    add("max_conns", Topic::kLimits, "COUNT",
+        CountField<Config, int64_t>{&Config::max_conns, 0, 100'000'000});
+    add("buffer_memory", Topic::kLimits, "SIZE",
+        SizeField<Config>{&Config::buffer_memory, 64 * kKiB, kKiB * kKiB * kKiB * kKiB});
+    add("splice_memory", Topic::kLimits, "SIZE",
+        SizeField<Config>{&Config::splice_memory, 512 * kKiB, kKiB * kKiB * kKiB * kKiB,
+                          /*or_zero=*/true});
+    add("workers", Topic::kProcess, "COUNT", CountField<Config, int>{&Config::workers, 0, 1024});
+    add("pin_cpus", Topic::kProcess, "", BoolField<Config>{&Config::pin_cpus});
+    add("stall_report", Topic::kProcess, "DURATION",
+        DurationField<Config>{&Config::stall_report, 0s, 1min});
+    add("spin", Topic::kProcess, "DURATION", DurationField<Config>{&Config::spin, 0s, 1ms});
+    add("stack_size", Topic::kProcess, "SIZE",
+        SizeField<Config>{&Config::stack_size, 16 * kKiB, 16 * kKiB * kKiB, /*or_zero=*/false,
+                          /*step=*/4 * kKiB});
+    add("drain_timeout", Topic::kProcess, "DURATION",
+        DurationField<Config>{&Config::drain_timeout, 0s, 24h});
+    return all;
+  }());
+  return flags;
+}
 
 constexpr KnownFlag kCommandLineFlags[] = {
     {"help", KnownFlag::Kind::kCommandLine},
     {"version", KnownFlag::Kind::kCommandLine},
+    {"check", KnownFlag::Kind::kCommandLine},
+    {"print_config", KnownFlag::Kind::kCommandLine},
 };
+
+bool IsBool(const Flag& flag) {
+  const auto* const field = std::get_if<Field<Config>>(&flag.sets);
+  return field != nullptr && std::holds_alternative<BoolField<Config>>(*field);
+}
 
 std::vector<KnownFlag> KnownFlags() {
   std::vector<KnownFlag> known;
-  for (const Flag& flag : kFlags) {
-    const bool is_bool = std::holds_alternative<BoolField>(flag.field);
-    known.push_back({flag.name, is_bool ? KnownFlag::Kind::kBool : KnownFlag::Kind::kValue});
+  for (const Flag& flag : Flags()) {
+    known.push_back({flag.name, IsBool(flag) ? KnownFlag::Kind::kBool : KnownFlag::Kind::kValue});
   }
   known.insert(known.end(), std::begin(kCommandLineFlags), std::end(kCommandLineFlags));
   return known;
 }
 
-// ---- Values: text to field. The errors name only the problem; the caller adds flag, value and
-// place.
+// ---- From settings to routes.
 
-absl::Status OutOfRange(const std::string& min, const std::string& max, bool or_zero) {
-  return absl::InvalidArgumentError("must be " + std::string(or_zero ? "0 or " : "") + min +
-                                    " to " + max);
-}
+class RouteReader {
+ public:
+  RouteReader(const std::vector<FlagSetting>& settings, const RouteOptions& defaults,
+              ResolveFunction* resolve)
+      : settings_(settings), defaults_(defaults), resolve_(resolve) {}
 
-absl::Status SetField(const ModeField&, const std::string& value, Config& config) {
-  if (value != "proxy" && value != "echo") {
-    return absl::InvalidArgumentError("must be proxy or echo");
-  }
-  config.mode = value == "echo" ? Mode::kEcho : Mode::kProxy;
-  return absl::OkStatus();
-}
+  absl::Status Read();
+  bool is_trial() const { return is_trial_; }
+  std::vector<Route> TakeRoutes();
 
-absl::Status SetField(const AddressesField& addresses, const std::string& value, Config& config) {
-  (config.*addresses.text).push_back(value);
-  return absl::OkStatus();
-}
+ private:
+  absl::Status ReadDefault();
+  absl::Status ReadSource(const RouteSource& source);
+  absl::Status ReadFile(const FlagSetting& file);
+  std::vector<size_t> Given(std::string_view name) const;
 
-absl::Status SetField(const BoolField& flag, const std::string& value, Config& config) {
-  config.*flag.field = value == "true";
-  return absl::OkStatus();
-}
+  const std::vector<FlagSetting>& settings_;
+  const RouteOptions& defaults_;
+  ResolveFunction* const resolve_;
+  bool is_trial_ = false;
+  std::deque<RouteSource> sources_;  // to which the routes point
+  std::vector<ParsedRoute> routes_;
+};
 
-template <class T>
-absl::Status SetField(const CountField<T>& count, const std::string& value, Config& config) {
-  const bool is_number = !value.empty() && value.find_first_not_of("0123456789") == value.npos;
-  // A bound has at most 9 digits, so that 18 neither overflow nor fit.
-  const int64_t number = is_number && value.size() <= 18 ? std::stoll(value) : -1;
-  if (number < count.min || number > count.max) {
-    return absl::InvalidArgumentError("must be a whole number, " + std::to_string(count.min) +
-                                      " to " + std::to_string(count.max));
-  }
-  config.*count.field = static_cast<T>(number);
-  return absl::OkStatus();
-}
-
-absl::Status SetField(const DurationField& bounds, const std::string& value, Config& config) {
-  const absl::StatusOr<nanoseconds> duration = ParseDuration(value);
-  if (!duration.ok()) return duration.status();
-  const bool is_zero = bounds.or_zero && *duration == 0ns;
-  if (!is_zero && (*duration < bounds.min || *duration > bounds.max)) {
-    return OutOfRange(FormatDuration(bounds.min), FormatDuration(bounds.max), bounds.or_zero);
-  }
-  if (*duration % bounds.step != 0ns) {
-    return absl::InvalidArgumentError("must be a multiple of " + FormatDuration(bounds.step));
-  }
-  config.*bounds.field = *duration;
-  return absl::OkStatus();
-}
-
-absl::Status SetField(const SizeField& bounds, const std::string& value, Config& config) {
-  const absl::StatusOr<uint64_t> bytes = ParseSize(value);
-  if (!bytes.ok()) return bytes.status();
-  if ((*bytes < bounds.min || *bytes > bounds.max) && !(*bytes == 0 && bounds.or_zero)) {
-    return OutOfRange(FormatSize(bounds.min), FormatSize(bounds.max), bounds.or_zero);
-  }
-  if (*bytes % bounds.step != 0) {
-    return absl::InvalidArgumentError("must be a multiple of " + FormatSize(bounds.step));
-  }
-  config.*bounds.field = *bytes;
-  return absl::OkStatus();
-}
-
-// ---- Field to text: several for a repeatable flag.
-
-std::vector<std::string> GetField(const ModeField&, const Config& config) {
-  return {config.mode == Mode::kEcho ? "echo" : "proxy"};
-}
-std::vector<std::string> GetField(const AddressesField& addresses, const Config& config) {
-  return config.*addresses.text;
-}
-std::vector<std::string> GetField(const BoolField& flag, const Config& config) {
-  return {config.*flag.field ? "true" : "false"};
-}
-template <class T>
-std::vector<std::string> GetField(const CountField<T>& count, const Config& config) {
-  return {std::to_string(config.*count.field)};
-}
-std::vector<std::string> GetField(const DurationField& duration, const Config& config) {
-  return {FormatDuration(config.*duration.field)};
-}
-std::vector<std::string> GetField(const SizeField& size, const Config& config) {
-  return {FormatSize(config.*size.field)};
-}
-
-std::vector<std::string> Values(const Flag& flag, const Config& config) {
-  return std::visit([&](const auto& field) { return GetField(field, config); }, flag.field);
-}
-
-// ---- Rules between flags.
-
-// What was given under one name, in order.
-std::vector<const FlagSetting*> Given(const std::vector<FlagSetting>& settings,
-                                      std::string_view name) {
-  std::vector<const FlagSetting*> given;
-  for (const FlagSetting& setting : settings) {
-    if (setting.name == name) given.push_back(&setting);
+// The settings of one name, in order.
+std::vector<size_t> RouteReader::Given(std::string_view name) const {
+  std::vector<size_t> given;
+  for (size_t i = 0; i < settings_.size(); ++i) {
+    if (settings_[i].name == name) given.push_back(i);
   }
   return given;
 }
 
-absl::Status CheckCombination(const Config& config, const std::vector<FlagSetting>& settings) {
-  const auto listen = Given(settings, "listen");
-  const auto backend = Given(settings, "backend");
-  const auto mode = Given(settings, "mode");
-  if (config.mode == Mode::kEcho && !backend.empty()) {
-    return backend.front()->Error("--mode=echo has no backends; drop one of the two");
+absl::Status RouteReader::Read() {
+  absl::Status status = ReadDefault();
+  for (const FlagSetting& setting : settings_) {
+    if (status.ok() && setting.name == "route") status = ReadSource(RouteSource(setting));
+    if (status.ok() && setting.name == "routes_file") status = ReadFile(setting);
   }
-  const bool needs_backend = config.mode == Mode::kProxy && backend.empty();
-  constexpr std::string_view kNoBackend =
-      "no --backend to relay to; add --backend=HOST:PORT, or --mode=echo to answer itself";
-  if (needs_backend && !listen.empty()) return listen.front()->Error(kNoBackend);
-  if (needs_backend && !mode.empty()) return mode.back()->Error(kNoBackend);
-  return absl::OkStatus();
+  return status.ok() ? CheckRoutes(routes_) : status;
 }
 
-absl::StatusOr<std::vector<Endpoint>> ResolveAddress(const FlagSetting& setting,
-                                                     ResolveFunction* resolve) {
-  const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
-  if (std::any_of(setting.value.begin(), setting.value.end(), is_control)) {
-    return setting.Error("address holds a control character");
+// What --mode, --listen and --backend make: a route whose parts stand at flags.
+absl::Status RouteReader::ReadDefault() {
+  const std::vector<size_t> listen = Given("listen");
+  const std::vector<size_t> backend = Given("backend");
+  const std::vector<size_t> mode = Given("mode");
+  const bool is_given = !listen.empty() || !backend.empty() || !mode.empty();
+  const bool has_others = !Given("route").empty() || !Given("routes_file").empty();
+  if (!is_given && has_others) return absl::OkStatus();
+  is_trial_ = !is_given;
+
+  ParsedRoute parsed;
+  parsed.route.name = kDefaultRoute;
+  parsed.route.options = defaults_;
+  parsed.error = [this](size_t at, std::string_view problem) {
+    return settings_[at].Error(problem);
+  };
+  for (const size_t at : mode) {
+    if (settings_[at].value != "proxy" && settings_[at].value != "echo") {
+      return settings_[at].Error("must be proxy or echo");
+    }
+    parsed.route.echo = settings_[at].value == "echo";
   }
-  absl::StatusOr<std::vector<Endpoint>> found = resolve(setting.value);
-  if (!found.ok()) {
+  const auto refuse = [&](size_t at, const absl::Status& problem) {
+    const FlagSetting& setting = settings_[at];
     const bool is_list = setting.value.find(',') != setting.value.npos;
     if (is_list) return setting.Error("one address per flag; repeat --" + setting.name);
-    // The message starts with the text, which Error() puts there too.
-    std::string problem(found.status().message());
-    const std::string text = (setting.value.empty() ? "\"\"" : setting.value) + ": ";
-    if (problem.compare(0, text.size(), text) == 0) problem.erase(0, text.size());
-    return setting.Error(problem);
+    return setting.Error(std::string(problem.message()));
+  };
+  for (const size_t at : listen) {
+    absl::StatusOr<Listen> found = ParseListen(settings_[at].value, resolve_);
+    if (!found.ok()) return refuse(at, found.status());
+    parsed.route.listen.push_back(*std::move(found));
+    parsed.listen_at.push_back(at);
   }
-  // No flagfile could say so: the blanks at the end of a line are not part of the value.
-  if (setting.value.ends_with(' ')) return setting.Error("address ends in a space");
-  // localhost is ::1 and 127.0.0.1, and most servers listen on the latter alone: taking turns
-  // between the two would refuse every second connection.
-  const auto is_ipv4 = [](const Endpoint& endpoint) { return endpoint.family() == AF_INET; };
-  if (std::any_of(found->begin(), found->end(), is_ipv4)) {
-    std::erase_if(*found, std::not_fn(is_ipv4));
+  for (const size_t at : backend) {
+    absl::StatusOr<Backend> found = ParseBackend(settings_[at].value, resolve_);
+    if (!found.ok()) return refuse(at, found.status());
+    parsed.route.backends.push_back(*std::move(found));
+    parsed.backend_at.push_back(at);
   }
-  return found;
+  if (parsed.route.echo && !backend.empty()) {
+    return parsed.error(backend.front(), "--mode=echo has no backends; drop one of the two");
+  }
+  if (is_given && !parsed.route.echo && backend.empty()) {
+    return parsed.error(listen.empty() ? mode.back() : listen.front(),
+                        "no --backend to relay to; add --backend=HOST:PORT, or --mode=echo to "
+                        "answer itself");
+  }
+  if (listen.empty()) {
+    const absl::StatusOr<netpoll::Endpoint> at = netpoll::Endpoint::Parse(kDefaultListen);
+    parsed.route.listen.push_back({std::string(kDefaultListen), {*at}});
+    // What is wrong with it is wrong with what stands beside it; a trial has nothing beside it.
+    parsed.listen_at.push_back(is_trial_ ? 0 : backend.empty() ? mode.back() : backend.front());
+  }
+  routes_.push_back(std::move(parsed));
+  return absl::OkStatus();
 }
 
-// Whether a socket bound to `wide` also gets what is sent to `narrow`. Of the wildcards and of
-// equal addresses only: which addresses the machine has is not known here.
-bool Covers(const Endpoint& wide, const Endpoint& narrow) {
-  if (wide == narrow) return true;
-  if (!wide.is_any() || wide.port() != narrow.port()) return false;
-  const bool same_family = wide.family() == narrow.family() && !narrow.dual_stack();
-  return narrow.is_any() && (wide.dual_stack() || same_family);
+absl::Status RouteReader::ReadSource(const RouteSource& source) {
+  if (routes_.size() == kRoutesMax) {
+    return source.Error(0, "more than " + std::to_string(kRoutesMax) + " routes");
+  }
+  sources_.push_back(source);
+  absl::StatusOr<ParsedRoute> parsed = ParseRoute(sources_.back(), defaults_, resolve_);
+  if (!parsed.ok()) return parsed.status();
+  routes_.push_back(*std::move(parsed));
+  return absl::OkStatus();
 }
 
-absl::Status ResolveListen(const std::vector<FlagSetting>& settings, ResolveFunction* resolve,
-                           Config& config) {
-  FlagSetting fallback{.name = "listen", .value = std::string(kDefaultListen)};
-  std::vector<const FlagSetting*> given = Given(settings, "listen");
-  if (given.empty()) {
-    given = {&fallback};
-    config.listen_text = {fallback.value};
-  }
-  for (const FlagSetting* setting : given) {
-    const absl::StatusOr<std::vector<Endpoint>> found = ResolveAddress(*setting, resolve);
-    if (!found.ok()) return found.status();
-    for (const Endpoint& endpoint : *found) {
-      // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
-      // Port 0 is a new port each time.
-      const bool may_repeat = !endpoint.is_unix() && endpoint.port() == 0;
-      const auto clashes = [&](const Endpoint& other) {
-        return Covers(other, endpoint) || Covers(endpoint, other);
-      };
-      if (!may_repeat && std::any_of(config.listen.begin(), config.listen.end(), clashes)) {
-        return setting->Error("an earlier --listen has this address already");
-      }
-      config.listen.push_back(endpoint);
-    }
+absl::Status RouteReader::ReadFile(const FlagSetting& file) {
+  // As --flagfile: relative to the file it is in.
+  const size_t slash = file.place.rfind('/');
+  const bool is_relative = !file.value.starts_with('/') && slash != file.place.npos;
+  const std::string path = (is_relative ? file.place.substr(0, slash + 1) : "") + file.value;
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (!text.ok()) return file.Error(std::string(text.status().message()));
+  const absl::StatusOr<std::vector<RouteSource>> sources = SplitRoutes(*text, path);
+  if (!sources.ok()) return sources.status();
+  if (sources->empty()) return file.Error("holds no route");
+  for (const RouteSource& source : *sources) {
+    if (const absl::Status read = ReadSource(source); !read.ok()) return read;
   }
   return absl::OkStatus();
 }
 
-absl::Status ResolveBackends(const std::vector<FlagSetting>& settings, ResolveFunction* resolve,
-                             Config& config) {
-  for (const FlagSetting* setting : Given(settings, "backend")) {
-    const absl::StatusOr<std::vector<Endpoint>> found = ResolveAddress(*setting, resolve);
-    if (!found.ok()) return found.status();
-    for (const Endpoint& endpoint : *found) {
-      if (endpoint.is_any())
-        return setting->Error("name the host to connect to, such as 127.0.0.1");
-      if (!endpoint.is_unix() && endpoint.port() == 0) {
-        return setting->Error("a backend's port must be 1-65535");
-      }
-      const auto is_own = [&](const Endpoint& listen) {
-        const bool wildcard = listen.is_any() && listen.port() == endpoint.port() &&
-                              (listen.dual_stack() || listen.family() == endpoint.family());
-        return listen == endpoint || (wildcard && endpoint.is_loopback());
-      };
-      if (std::any_of(config.listen.begin(), config.listen.end(), is_own)) {
-        return setting->Error("a --listen has this address: the daemon would connect to itself");
-      }
-      config.backends.push_back(endpoint);
-    }
-  }
-  return absl::OkStatus();
+std::vector<Route> RouteReader::TakeRoutes() {
+  std::vector<Route> routes;
+  for (ParsedRoute& parsed : routes_) routes.push_back(std::move(parsed.route));
+  return routes;
 }
 
 // ---- gflags, --help and --version.
@@ -436,12 +360,35 @@ gflags::CommandLineFlagInfo Info(const Flag& flag) {
   return gflags::GetCommandLineFlagInfoOrDie(std::string(flag.name).c_str());
 }
 
+// Of a flag that makes routes: what was given, one behind the other.
+std::string Joined(const std::vector<FlagSetting>& settings, std::string_view name) {
+  std::string text;
+  for (const FlagSetting& setting : settings) {
+    if (setting.name == name) text += (text.empty() ? "" : ",") + setting.value;
+  }
+  return text;
+}
+
+// What gflags' registry holds of a flag after a parse.
+std::string Effective(const Flag& flag, const Config& config,
+                      const std::vector<FlagSetting>& settings) {
+  if (const auto* field = std::get_if<Field<Config>>(&flag.sets)) return GetField(*field, config);
+  if (const auto* field = std::get_if<Field<RouteOptions>>(&flag.sets)) {
+    return GetField(*field, config.defaults);
+  }
+  if (std::holds_alternative<ModeFlag>(flag.sets)) {
+    return config.routes.front().echo && config.routes.front().name == kDefaultRoute ? "echo"
+                                                                                     : "proxy";
+  }
+  const std::string given = Joined(settings, flag.name);
+  return given.empty() ? Info(flag).default_value : given;
+}
+
 // Leaves the effective values in the registry, also those that are the defaults: a process may
 // parse again.
-absl::Status Publish(const Config& config) {
-  for (const Flag& flag : kFlags) {
-    std::string text;
-    for (const std::string& value : Values(flag, config)) text += (text.empty() ? "" : ",") + value;
+absl::Status Publish(const Config& config, const std::vector<FlagSetting>& settings) {
+  for (const Flag& flag : Flags()) {
+    const std::string text = Effective(flag, config, settings);
     if (gflags::SetCommandLineOption(std::string(flag.name).c_str(), text.c_str()).empty()) {
       return absl::InternalError("gflags refuses --" + std::string(flag.name) + "=" + text);
     }
@@ -453,8 +400,10 @@ std::string_view Title(Topic topic) {
   switch (topic) {
     case Topic::kServes:
       return "What it serves";
+    case Topic::kRoutes:
+      return "Of each route, unless it says otherwise";
     case Topic::kLimits:
-      return "Limits and timeouts";
+      return "Limits";
     case Topic::kProcess:
       return "Process";
   }
@@ -498,10 +447,11 @@ void PrintHelp(bool all, std::ostream& out) {
   out << "Parkway " << kVersion << ": a TCP proxy and echo daemon.\n"
       << "\n"
       << "  parkway --listen=:6379 --backend=10.0.0.1:6379 --backend=10.0.0.2:6379\n"
+      << "  parkway --route='web listen=:80 to=10.0.0.1:80' --route='db listen=:5432 to=db:5432'\n"
       << "  parkway --mode=echo --listen=127.0.0.1:7000\n"
       << "  parkway        a trial: relays 127.0.0.1:8080 to two echo backends of its own\n";
   std::optional<Topic> topic;
-  for (const Flag& flag : kFlags) {
+  for (const Flag& flag : Flags()) {
     if (topic != flag.topic) out << "\n" << Title(flag.topic) << "\n";
     topic = flag.topic;
     const std::string help = Info(flag).description;
@@ -511,6 +461,8 @@ void PrintHelp(bool all, std::ostream& out) {
     PrintFlag(std::move(usage), help, all ? help : "", out);
   };
   print("flagfile=FILE", "Reads flags from a file, one --name=value per line");
+  print("check", "Checks all this, says what it amounts to, and starts nothing");
+  print("print_config", "Prints the flags that all this amounts to, for a flagfile");
   print("version", "Prints the version");
   print("help, --help=all", "Prints this page, or each flag with its bounds and reasons");
   out << "\nDefaults stand in parentheses.\n"
@@ -535,42 +487,105 @@ bool AnswerQuestion(const std::vector<std::string>& arguments, std::ostream& out
   return false;
 }
 
+// Takes --name out of the command line. True if it was there.
+bool TakeQuestion(std::vector<std::string>& arguments, const std::string& name) {
+  return std::erase_if(arguments, [&](std::string argument) {
+           if (!argument.starts_with('-')) return false;
+           argument.erase(0, argument.starts_with("--") ? 2 : 1);
+           std::replace(argument.begin(), argument.end(), '-', '_');
+           return argument == name;
+         }) > 0;
+}
+
+absl::Status SetFlag(const Flag& flag, std::string_view value, Config& config) {
+  if (const auto* field = std::get_if<Field<Config>>(&flag.sets)) {
+    return SetField(*field, value, config);
+  }
+  if (const auto* field = std::get_if<Field<RouteOptions>>(&flag.sets)) {
+    return SetField(*field, value, config.defaults);
+  }
+  return absl::OkStatus();  // RouteReader's
+}
+
+// "2 routes, 3 addresses, 5 backends"
+std::string Amount(const Config& config) {
+  const auto count = [](size_t number, const std::string& one, const std::string& more) {
+    return std::to_string(number) + " " + (number == 1 ? one : more);
+  };
+  size_t backends = 0;
+  for (const Route& route : config.routes) {
+    for (const Backend& backend : route.backends) backends += backend.at.size();
+  }
+  return count(config.routes.size(), "route", "routes") + ", " +
+         count(ListenAddresses(config.routes).size(), "address to listen on",
+               "addresses to listen on") +
+         ", " + count(backends, "backend", "backends");
+}
+
+// In the shortest form if it has one: what is written there may hold blanks and commas.
+void AppendRoute(const Route& route, const RouteOptions& defaults,
+                 std::vector<std::string>& lines) {
+  const bool is_default = lines.empty() && route.name == kDefaultRoute && route.from.empty() &&
+                          route.options == defaults;
+  if (!is_default) {
+    lines.push_back("--route=" + FormatRoute(route, defaults));
+    return;
+  }
+  if (route.echo) lines.push_back("--mode=echo");
+  for (const Listen& listen : route.listen) lines.push_back("--listen=" + listen.text);
+  for (const Backend& backend : route.backends)
+    lines.push_back("--backend=" + FormatBackend(backend));
+}
+
 }  // namespace
 
 absl::StatusOr<ParseResult> ParseCommandLine(int argc, const char* const* argv, std::ostream& out,
                                              ResolveFunction* resolve) {
-  const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   ParseResult result;
   if (AnswerQuestion(arguments, out)) {
     result.action = ParseResult::Action::kExit;
     return result;
   }
+  const bool check = TakeQuestion(arguments, "check");
+  const bool print = TakeQuestion(arguments, "print_config");
   const absl::StatusOr<std::vector<FlagSetting>> settings = ScanFlags(arguments, KnownFlags());
   if (!settings.ok()) return settings.status();
 
   Config& config = result.config;
   for (const FlagSetting& setting : *settings) {
-    const absl::Status set =
-        std::visit([&](const auto& field) { return SetField(field, setting.value, config); },
-                   kFlags[setting.flag].field);
+    const absl::Status set = SetFlag(Flags()[setting.flag], setting.value, config);
     if (!set.ok()) return setting.Error(std::string(set.message()));
   }
-  absl::Status status = CheckCombination(config, *settings);
-  if (status.ok()) status = ResolveListen(*settings, resolve, config);
-  if (status.ok()) status = ResolveBackends(*settings, resolve, config);
-  config.embedded_backends = config.mode == Mode::kProxy && config.backends.empty();
-  if (status.ok()) status = Publish(config);
+  RouteReader reader(*settings, config.defaults, resolve);
+  absl::Status status = reader.Read();
+  if (!status.ok()) return status;
+  config.routes = reader.TakeRoutes();
+  config.embedded_backends = reader.is_trial();
+  if (print) {
+    for (const std::string& line : ToFlags(config)) out << line << "\n";
+  }
+  if (check) out << "parkway: the configuration is good: " << Amount(config) << "\n";
+  if (print || check) {
+    result.action = ParseResult::Action::kExit;
+    return result;
+  }
+  status = Publish(config, *settings);
   if (!status.ok()) return status;
   return result;
 }
 
 std::vector<std::string> ToFlags(const Config& config) {
   std::vector<std::string> lines;
-  for (const Flag& flag : kFlags) {
-    // Naming any of these would end the trial run.
-    if (config.embedded_backends && flag.topic == Topic::kServes) continue;
-    for (const std::string& value : Values(flag, config)) {
-      lines.push_back("--" + std::string(flag.name) + "=" + value);
+  if (!config.embedded_backends) {
+    for (const Route& route : config.routes) AppendRoute(route, config.defaults, lines);
+  }
+  for (const Flag& flag : Flags()) {
+    std::string line = "--" + std::string(flag.name) + "=";
+    if (const auto* field = std::get_if<Field<Config>>(&flag.sets)) {
+      lines.push_back(line + GetField(*field, config));
+    } else if (const auto* defaults = std::get_if<Field<RouteOptions>>(&flag.sets)) {
+      lines.push_back(line + GetField(*defaults, config.defaults));
     }
   }
   return lines;

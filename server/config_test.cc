@@ -70,13 +70,34 @@ std::string Bad(std::vector<std::string> arguments) {
 std::string BadProxy(const std::string& flag) { return Bad({"--backend=127.0.0.1:9", flag}); }
 Config GoodProxy(const std::string& flag) { return Good({"--backend=127.0.0.1:9", flag}); }
 
+// Of the first route.
+std::vector<Endpoint> Listens(const Config& config) {
+  std::vector<Endpoint> all;
+  for (const Listen& listen : config.routes.front().listen) {
+    all.insert(all.end(), listen.at.begin(), listen.at.end());
+  }
+  return all;
+}
+std::vector<Endpoint> Backends(const Config& config) {
+  std::vector<Endpoint> all;
+  for (const Backend& backend : config.routes.front().backends) {
+    all.insert(all.end(), backend.at.begin(), backend.at.end());
+  }
+  return all;
+}
+std::vector<std::string> ListenTexts(const Config& config) {
+  std::vector<std::string> all;
+  for (const Listen& listen : config.routes.front().listen) all.push_back(listen.text);
+  return all;
+}
+
 TEST(ConfigTest, NothingGivenIsATrialRun) {
   const Config config = Good({});
   EXPECT_TRUE(config.embedded_backends);
-  EXPECT_EQ(config.mode, Mode::kProxy);
-  EXPECT_THAT(config.listen, ElementsAre(At("127.0.0.1:8080")));
-  EXPECT_THAT(config.listen_text, ElementsAre("127.0.0.1:8080"));
-  EXPECT_THAT(config.backends, IsEmpty());
+  EXPECT_EQ(config.routes.size(), 1u);
+  EXPECT_FALSE(config.routes.front().echo);
+  EXPECT_THAT(Listens(config), ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_THAT(Backends(config), IsEmpty());
 }
 
 TEST(ConfigTest, TheTrialRunTakesOtherFlags) {
@@ -87,8 +108,7 @@ TEST(ConfigTest, TheTrialRunTakesOtherFlags) {
 
 TEST(ConfigTest, FlagDefaultsAreTheDefaultsOfTheStruct) {
   Config config = Good({});
-  config.listen.clear();
-  config.listen_text.clear();
+  config.routes.clear();
   config.embedded_backends = false;
   EXPECT_EQ(config, Config());
 
@@ -97,18 +117,14 @@ TEST(ConfigTest, FlagDefaultsAreTheDefaultsOfTheStruct) {
     const size_t equal = line.find('=');
     const std::string name = line.substr(2, equal - 2);
     const std::string shown = gflags::GetCommandLineFlagInfoOrDie(name.c_str()).default_value;
-    if (name == "mode") {
-      EXPECT_EQ(line, "--mode=" + shown);
-      continue;
-    }
     const Config parsed = GoodProxy(absl::StrCat("--", name, "=", shown));
     EXPECT_THAT(ToFlags(parsed), testing::Contains(line));
   }
 }
 
 TEST(ConfigTest, ListensWhereTheTrialRunDoesByDefault) {
-  EXPECT_THAT(Good({"--backend=10.0.0.1:80"}).listen, ElementsAre(At("127.0.0.1:8080")));
-  EXPECT_THAT(Good({"--mode=echo"}).listen, ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_THAT(Listens(Good({"--backend=10.0.0.1:80"})), ElementsAre(At("127.0.0.1:8080")));
+  EXPECT_THAT(Listens(Good({"--mode=echo"})), ElementsAre(At("127.0.0.1:8080")));
   EXPECT_FALSE(Good({"--backend=10.0.0.1:80"}).embedded_backends);
   EXPECT_FALSE(Good({"--mode=echo"}).embedded_backends);
 }
@@ -116,20 +132,19 @@ TEST(ConfigTest, ListensWhereTheTrialRunDoesByDefault) {
 TEST(ConfigTest, AddressesAccumulateInOrder) {
   const Config config = Good({"--listen=:1", "--backend", "10.0.0.1:80", "--listen=unix:/run/p",
                               "--backend=unix:@b", "--backend=10.0.0.1:80"});
-  EXPECT_THAT(config.listen, ElementsAre(At(":1"), At("unix:/run/p")));
-  EXPECT_THAT(config.listen_text, ElementsAre(":1", "unix:/run/p"));
-  EXPECT_THAT(config.backends, ElementsAre(At("10.0.0.1:80"), At("unix:@b"), At("10.0.0.1:80")));
-  EXPECT_THAT(config.backend_text, ElementsAre("10.0.0.1:80", "unix:@b", "10.0.0.1:80"));
+  EXPECT_THAT(Listens(config), ElementsAre(At(":1"), At("unix:/run/p")));
+  EXPECT_THAT(ListenTexts(config), ElementsAre(":1", "unix:/run/p"));
+  EXPECT_THAT(Backends(config), ElementsAre(At("10.0.0.1:80"), At("unix:@b"), At("10.0.0.1:80")));
 }
 
 TEST(ConfigTest, ANameStandsForItsAddressesOfOneFamily) {
-  EXPECT_THAT(Good({"--backend=pair:80"}).backends,
+  EXPECT_THAT(Backends(Good({"--backend=pair:80"})),
               ElementsAre(At("10.0.0.1:80"), At("10.0.0.2:80")));
-  EXPECT_THAT(Good({"--backend=pair:80"}).backend_text, ElementsAre("pair:80"));
-  EXPECT_THAT(Good({"--backend=localhost:80"}).backends, ElementsAre(At("127.0.0.1:80")));
-  EXPECT_THAT(Good({"--backend=six:80"}).backends,
+  EXPECT_EQ(Good({"--backend=pair:80"}).routes.front().backends.front().text, "pair:80");
+  EXPECT_THAT(Backends(Good({"--backend=localhost:80"})), ElementsAre(At("127.0.0.1:80")));
+  EXPECT_THAT(Backends(Good({"--backend=six:80"})),
               ElementsAre(At("[2001:db8::1]:80"), At("[2001:db8::2]:80")));
-  EXPECT_THAT(Good({"--mode=echo", "--listen=localhost:80"}).listen,
+  EXPECT_THAT(Listens(Good({"--mode=echo", "--listen=localhost:80"})),
               ElementsAre(At("127.0.0.1:80")));
 }
 
@@ -140,14 +155,13 @@ TEST(ConfigTest, ReadsEveryFlag) {
             "--reset_linger=0", "--keepalive_idle=1m30s", "--buffer_memory=1TiB",
             "--splice_memory=1MiB", "--workers=1024", "--pin_cpus", "--spin=40us",
             "--stall_report=1s", "--stack_size=20KiB", "--drain_timeout=0s"});
-  EXPECT_EQ(config.mode, Mode::kProxy);
   EXPECT_EQ(config.max_conns, 100'000'000);
-  EXPECT_EQ(config.backlog, 1);
-  EXPECT_EQ(config.connect_timeout, 1h);
-  EXPECT_EQ(config.idle_timeout, 0s);
-  EXPECT_EQ(config.half_close_timeout, 1ms);
-  EXPECT_EQ(config.reset_linger, 0s);
-  EXPECT_EQ(config.keepalive_idle, 90s);
+  EXPECT_EQ(config.defaults.backlog, 1);
+  EXPECT_EQ(config.defaults.connect_timeout, 1h);
+  EXPECT_EQ(config.defaults.idle_timeout, 0s);
+  EXPECT_EQ(config.defaults.half_close_timeout, 1ms);
+  EXPECT_EQ(config.defaults.reset_linger, 0s);
+  EXPECT_EQ(config.defaults.keepalive_idle, 90s);
   EXPECT_EQ(config.buffer_memory, size_t{1} << 40);
   EXPECT_EQ(config.splice_memory, size_t{1} << 20);
   EXPECT_EQ(config.workers, 1024);
@@ -161,7 +175,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
 TEST(ConfigTest, TheLastOfOneFlagWins) {
   EXPECT_EQ(Good({"--workers=1", "--workers=2"}).workers, 2);
   EXPECT_FALSE(Good({"--pin_cpus", "--nopin_cpus"}).pin_cpus);
-  EXPECT_EQ(Good({"--mode=proxy", "--mode=echo"}).mode, Mode::kEcho);
+  EXPECT_TRUE(Good({"--mode=proxy", "--mode=echo"}).routes.front().echo);
 }
 
 TEST(ConfigTest, ParsingStartsAnewEachTime) {
@@ -264,7 +278,7 @@ TEST(ConfigTest, AProxyNeedsABackend) {
 }
 
 TEST(ConfigTest, OneAddressIsListenedOnOnce) {
-  const std::string problem = ": an earlier --listen has this address already";
+  const std::string problem = ": an earlier address covers this one";
   const std::pair<std::string, std::string> clashes[] = {
       {"127.0.0.1:80", "127.0.0.1:80"},
       {":80", "*:80"},
@@ -282,18 +296,56 @@ TEST(ConfigTest, OneAddressIsListenedOnOnce) {
       {"127.0.0.1:80", "127.0.0.1:81"}, {"unix:/a", "unix:@a"},
   };
   for (const auto& [first, second] : compatible) {
-    EXPECT_EQ(Good({"--mode=echo", "--listen=" + first, "--listen=" + second}).listen.size(), 2u);
+    EXPECT_EQ(Good({"--mode=echo", "--listen=" + first, "--listen=" + second})
+                  .routes.front()
+                  .listen.size(),
+              2u);
   }
 }
 
 TEST(ConfigTest, TheDaemonDoesNotRelayToItself) {
-  const std::string problem = ": a --listen has this address: the daemon would connect to itself";
+  const std::string problem = ": the route listens there: it would connect to itself";
   EXPECT_EQ(Bad({"--backend=127.0.0.1:8080"}), "--backend=127.0.0.1:8080" + problem);
   EXPECT_EQ(Bad({"--listen=:80", "--backend=localhost:80"}), "--backend=localhost:80" + problem);
   EXPECT_EQ(Bad({"--listen=:80", "--backend=[::1]:80"}), "--backend=[::1]:80" + problem);
   EXPECT_EQ(Bad({"--listen=unix:/a", "--backend=unix:/a"}), "--backend=unix:/a" + problem);
   Good({"--listen=[::]:80", "--backend=127.0.0.1:80"});
   Good({"--listen=:80", "--backend=10.0.0.1:80"});
+}
+
+TEST(ConfigTest, RoutesStandBesideTheShortestForm) {
+  const Config config = Good({"--route=a listen=:1 to=pair:80", "--listen=:2", "--backend=pair:80",
+                              "--route=b listen=:3 to=echo", "--idle_timeout=9s"});
+  ASSERT_EQ(config.routes.size(), 3u);
+  EXPECT_EQ(config.routes[0].name, "default");
+  EXPECT_EQ(config.routes[1].name, "a");
+  EXPECT_EQ(config.routes[2].name, "b");
+  EXPECT_EQ(config.routes[1].options.idle_timeout, 9s);
+  EXPECT_EQ(Good({"--route=a listen=:1 to=echo"}).routes.size(), 1u);
+}
+
+TEST(ConfigTest, AnErrorOfARouteNamesItsFlagAndColumn) {
+  EXPECT_EQ(Bad({"--route=a listn=:1 to=echo"}),
+            "--route=a listn=:1 to=echo: column 3: listn: unknown key; did you mean listen?");
+  EXPECT_EQ(Bad({"--listen=:1", "--mode=echo", "--route=default listen=:2 to=echo"}),
+            "--route=default listen=:2 to=echo: column 1: an earlier route is called default too");
+  EXPECT_EQ(Bad({"--listen=:1", "--mode=echo", "--route=a listen=:1 to=echo"}),
+            "--route=a listen=:1 to=echo: column 10: no client gets here: all go to route default");
+}
+
+TEST(ConfigTest, CheckAndPrintConfigStartNothing) {
+  std::ostringstream out;
+  absl::StatusOr<ParseResult> result = Parse({"--check", "--backend=pair:80"}, out);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->action, ParseResult::Action::kExit);
+  EXPECT_EQ(out.str(),
+            "parkway: the configuration is good: 1 route, 1 address to listen on, 2 backends\n");
+  out.str("");
+  result = Parse({"--print_config", "--backend=pair:80", "--workers=3"}, out);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(out.str(), testing::StartsWith("--listen=127.0.0.1:8080\n--backend=pair:80\n"));
+  EXPECT_THAT(out.str(), HasSubstr("\n--workers=3\n"));
+  EXPECT_FALSE(Parse({"--check", "--workers=x"}, out).ok());
 }
 
 class ConfigFileTest : public testing::Test {
@@ -308,7 +360,7 @@ class ConfigFileTest : public testing::Test {
 TEST_F(ConfigFileTest, FlagsOfFileAndCommandLineAddUp) {
   const std::string file = Write("# sample\n--listen=:2\n--workers=2\n--backend=pair:80\n");
   const Config config = Good({"--listen=:1", "--workers=1", "--flagfile=" + file, "--listen=:3"});
-  EXPECT_THAT(config.listen_text, ElementsAre(":1", ":2", ":3"));
+  EXPECT_THAT(ListenTexts(config), ElementsAre(":1", ":2", ":3"));
   EXPECT_EQ(config.workers, 2);
   EXPECT_EQ(Good({"--flagfile=" + file, "--workers=3"}).workers, 3);
 }
@@ -324,13 +376,37 @@ TEST_F(ConfigFileTest, BadValuesNameTheLine) {
                 "line of its own)");
 }
 
+TEST_F(ConfigFileTest, RoutesFilesAddUp) {
+  const std::string routes = testing::TempDir() + "/config_test.routes";
+  std::ofstream(routes) << "# mine\nb listen=:2 to=echo\n\nc listen=:3 \\\n  to=echo # end\n";
+  const Config config = Good({"--routes_file=" + routes, "--route=a listen=:1 to=echo"});
+  ASSERT_EQ(config.routes.size(), 3u);
+  EXPECT_EQ(config.routes[0].name, "b");
+  EXPECT_EQ(config.routes[1].name, "c");
+  EXPECT_EQ(config.routes[2].name, "a");
+  // Relative to the file that names it.
+  EXPECT_EQ(Good({"--flagfile=" + Write("--routes_file=config_test.routes\n")}).routes.size(), 2u);
+  std::ofstream(routes) << "b listen=:2 \\\n to=ecko\n";
+  EXPECT_EQ(Bad({"--routes_file=" + routes}),
+            routes + ":2: column 5: ecko: port is missing; write HOST:PORT or :PORT");
+  EXPECT_EQ(Bad({"--routes_file=/nonexistent"}),
+            "--routes_file=/nonexistent: No such file or directory");
+  std::ofstream(routes) << "# nothing\n";
+  EXPECT_EQ(Bad({"--routes_file=" + routes}), "--routes_file=" + routes + ": holds no route");
+}
+
 TEST_F(ConfigFileTest, PrintedFlagsReadBackToTheSameConfig) {
   for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
            {},
            {"--workers=3"},
            {"--mode=echo", "--listen=:1", "--listen=unix:/a b", "--idle_timeout=1.5s"},
-           {"--backend=pair:80", "--backend=pair:80", "--pin_cpus", "--buffer_memory=65537B",
-            "--splice_memory=0"}}) {
+           {"--backend=pair:80", "--backend=pair:80*3@backup", "--pin_cpus",
+            "--buffer_memory=65537B", "--splice_memory=0"},
+           {"--route=a listen=:1 to=pair:80", "--idle_timeout=9s"},
+           {"--route=default listen=:1 to=echo"},
+           {"--route=a listen=:1 to=echo", "--route=default listen=:2 to=echo"},
+           {"--listen=:3", "--backend=unix:/a,b c@drain", "--backend=pair:80",
+            "--route=a listen=:1,:2 from=10.0.0.0/8 to=pair:80*2@backup,six:80 backlog=7"}}) {
     const Config config = Good(arguments);
     std::string text;
     for (const std::string& line : ToFlags(config)) text += line + "\n";
@@ -347,8 +423,8 @@ TEST(ConfigTest, HelpIsShortAndComplete) {
     std::istringstream lines(out.str());
     int count = 0;
     for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 100u) << line;
-    EXPECT_LE(count, 40);
-    for (const std::string topic : {"What it serves", "Limits and timeouts", "Process"}) {
+    EXPECT_LE(count, 50);
+    for (const std::string topic : {"What it serves", "Of each route", "Limits", "Process"}) {
       EXPECT_THAT(out.str(), HasSubstr("\n" + topic));
     }
     EXPECT_THAT(out.str(), HasSubstr("--idle_timeout=DURATION (1h) "));

@@ -20,10 +20,11 @@ enum class EndReason : uint8_t {
   kConnectRefused,    // the backend tried last refuses connections
   kConnectTimeout,    // it did not answer within connect_timeout
   kConnectFailed,     // it could not be connected to for another reason
+  kNoRoute,           // no route of its listener serves the client
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 12;
+inline constexpr int kEndReasons = 13;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

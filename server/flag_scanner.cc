@@ -3,13 +3,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <memory>
-#include <numeric>
 #include <optional>
 #include <utility>
+
+#include "server/suggest.h"
+#include "server/text_file.h"
 
 namespace parkway {
 namespace {
@@ -31,36 +29,6 @@ std::string_view Trim(std::string_view line) {
   const size_t begin = line.find_first_not_of(kBlanks);
   if (begin == line.npos) return "";
   return line.substr(begin, line.find_last_not_of(kBlanks) - begin + 1);
-}
-
-// How many letters must be added, removed or changed to make `b` of `a`.
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);  // distances of a[0, i) to every b[0, j)
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
-    }
-  }
-  return row[b.size()];
-}
-
-absl::StatusOr<std::string> ReadFlagfile(const std::string& path) {
-  struct Closer {
-    void operator()(FILE* file) const { (void)std::fclose(file); }  // only read: nothing to lose
-  };
-  const std::unique_ptr<FILE, Closer> file(std::fopen(path.c_str(), "re"));
-  if (file == nullptr) return absl::InvalidArgumentError(std::strerror(errno));
-  std::string text;
-  char buffer[4096];
-  while (const size_t size = std::fread(buffer, 1, sizeof(buffer), file.get())) {
-    text.append(buffer, size);
-    if (text.size() > kFlagfileBytesMax) return absl::InvalidArgumentError("larger than 1 MiB");
-  }
-  if (std::ferror(file.get()) != 0) return absl::InvalidArgumentError(std::strerror(errno));
-  return text;
 }
 
 // "--name=value" taken apart.
@@ -154,7 +122,7 @@ absl::Status Scanner::ScanFile(const FlagSetting& flagfile, int depth) {
     return flagfile.Error("more than " + std::to_string(kFlagfileCountMax) + " flagfiles");
   }
   const std::string& path = flagfile.value;
-  const absl::StatusOr<std::string> text = ReadFlagfile(path);
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
   if (!text.ok()) return flagfile.Error(std::string(text.status().message()));
 
   std::string_view rest = *text;
@@ -237,16 +205,10 @@ absl::Status Scanner::AddBool(size_t flag, Token token, const std::string& place
 }
 
 absl::Status Scanner::UnknownFlag(const std::string& name, const std::string& place) const {
-  std::string_view nearest;
-  size_t nearest_distance = std::max<size_t>(1, name.size() / 3) + 1;
-  const auto consider = [&](std::string_view candidate) {
-    const size_t distance = EditDistance(name, candidate);
-    if (distance >= nearest_distance) return;
-    nearest = candidate;
-    nearest_distance = distance;
-  };
-  for (const KnownFlag& flag : known_) consider(flag.name);
-  consider(kFlagfile);
+  std::vector<std::string_view> names;
+  for (const KnownFlag& flag : known_) names.push_back(flag.name);
+  names.push_back(kFlagfile);
+  const std::string_view nearest = Nearest(name, names);
   const std::string hint =
       nearest.empty() ? "--help lists all flags" : "did you mean --" + std::string(nearest) + "?";
   return Invalid(place, "--" + name, "unknown flag; " + hint);

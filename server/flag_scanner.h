@@ -45,7 +45,6 @@ struct FlagSetting {
 // Bounds, so that a wrong path or a circle of files ends in words and not in memory.
 inline constexpr int kFlagfileDepthMax = 8;
 inline constexpr int kFlagfileCountMax = 100;
-inline constexpr size_t kFlagfileBytesMax = 1 << 20;
 inline constexpr size_t kFlagCountMax = 10'000;
 
 // Reads `arguments` (argv without the program), in order; --flagfile=FILE stands for the flags in

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/text_file.h"
 
 namespace parkway {
 namespace {
@@ -177,7 +178,7 @@ TEST_F(FlagScannerTest, BoundsHold) {
   EXPECT_THAT(Scan({"--flagfile=" + Write("includes", includes)})[0],
               HasSubstr("more than 100 flagfiles"));
   EXPECT_THAT(Scan({"--flagfile=" + Write("flags", flags)})[0], HasSubstr("more than 10000 flags"));
-  const std::string large = Write("large", std::string(kFlagfileBytesMax + 1, '#'));
+  const std::string large = Write("large", std::string(kTextFileBytesMax + 1, '#'));
   EXPECT_THAT(Scan({"--flagfile=" + large}),
               ElementsAre("--flagfile=" + large + ": larger than 1 MiB"));
 }

@@ -21,8 +21,8 @@ int64_t RaiseDescriptorLimit() {
 }
 
 int64_t ReservedDescriptors(const Config& config, int workers) {
-  const auto addresses =
-      static_cast<int64_t>(config.listen.size()) + (config.embedded_backends ? 2 : 0);
+  const auto addresses = static_cast<int64_t>(ListenAddresses(config.routes).size()) +
+                         (config.embedded_backends ? 2 : 0);
   return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses));
 }
 
@@ -32,8 +32,9 @@ int64_t Pipes(const Config& config, int64_t descriptors) {
 }
 
 int64_t DescriptorsPerClient(const Config& config) {
-  if (config.mode == Mode::kEcho) return 1;
-  return config.embedded_backends ? 3 : 2;
+  if (config.embedded_backends) return 3;
+  const auto echoes = [](const Route& route) { return route.echo; };
+  return std::all_of(config.routes.begin(), config.routes.end(), echoes) ? 1 : 2;
 }
 
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {

@@ -21,8 +21,8 @@ int64_t ReservedDescriptors(const Config& config, int workers);
 // descriptors, two each. They are kept back, too.
 int64_t Pipes(const Config& config, int64_t descriptors);
 
-// Descriptors a client takes, and as many fibers: one for echo, two for a proxied session, and one
-// more where the daemon is its own backend.
+// Descriptors a client takes at most, and as many fibers: one for echo, two for a proxied session,
+// and one more where the daemon is its own backend.
 int64_t DescriptorsPerClient(const Config& config);
 
 // Raises RLIMIT_NOFILE to its hard limit; returns the limit that holds then.

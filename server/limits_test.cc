@@ -12,13 +12,15 @@ namespace {
 Config Proxy(int addresses = 1) {
   Config config;
   config.splice_memory = 0;
-  config.listen.resize(addresses);
+  config.routes.resize(1);
+  config.routes[0].listen.resize(1);
+  config.routes[0].listen[0].at.resize(addresses);
   return config;
 }
 
 Config Echo() {
   Config config = Proxy();
-  config.mode = Mode::kEcho;
+  config.routes[0].echo = true;
   return config;
 }
 
@@ -77,7 +79,7 @@ TEST(LimitsTest, MaxConnsAboveTheDescriptorsIsRefusedWithTheWayOut) {
   EXPECT_EQ(refused.status().message(),
             "--max_conns=501: the limit of 1256 open files allows 500; raise it (ulimit -n, "
             "LimitNOFILE) or lower the flag");
-  config.mode = Mode::kEcho;
+  config.routes[0].echo = true;
   EXPECT_EQ(*MaxConns(config, 2, 1256), 501);
 }
 

@@ -148,7 +148,7 @@ void Relay::LimitTheOtherHalf() {
 bool Relay::IsAlone() const { return session_.alive_.load(std::memory_order_acquire) == 1; }
 
 sched::Deadline Relay::LingerFromNow() const {
-  return sched::After(sched::Now(), session_.owner_.timeouts.reset_linger);
+  return sched::After(sched::Now(), session_.route_.timeouts.reset_linger);
 }
 
 EndReason Relay::ResetBy(const Conn& broken) const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/server.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -21,10 +22,10 @@ using netpoll::IoStatus;
 
 constexpr sched::Duration kReportEvery = std::chrono::seconds(1);
 
-netpoll::ListenOptions ListenOptionsOf(const Config& config) {
+netpoll::ListenOptions ListenOptionsOf(const Route& route) {
   netpoll::ListenOptions options;
-  options.backlog = config.backlog;
-  options.keepalive_idle = config.keepalive_idle;
+  options.backlog = route.options.backlog;
+  options.keepalive_idle = route.options.keepalive_idle;
   return options;
 }
 
@@ -41,14 +42,12 @@ EndReason ConnectFailure(const IoResult& result) {
 
 Server::Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
                int64_t descriptors)
-    : SessionOwner({config.idle_timeout, config.half_close_timeout, config.reset_linger},
-                   platform.large_flows, {config.buffer_memory, Pipes(config, descriptors)},
+    : SessionOwner(platform.large_flows, {config.buffer_memory, Pipes(config, descriptors)},
                    netpoll::Kernel(platform.simulated), workers),
       config_(config),
       max_conns_(max_conns),
       descriptors_(descriptors),
       platform_(platform),
-      backends_(config.backends),
       list_(workers),
       changed_(platform.host->NewEvent()) {}
 
@@ -70,33 +69,68 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
 }
 
 absl::Status Server::BindAll() {
-  const int workers = static_cast<int>(poller_->event_sources().size());
-  if (config_.embedded_backends) {
-    for (int i = 0; i < 2; ++i) {
-      const auto any_port = netpoll::Endpoint::Parse("127.0.0.1:0");
-      const absl::Status bound = BindDoors(*any_port, "built-in backend", /*echo=*/true, workers);
-      if (!bound.ok()) return bound;
-      backends_.push_back(doors_.back()->socket.at);
+  for (const Route& route : config_.routes) {
+    Route served = route;
+    if (config_.embedded_backends) {
+      if (const absl::Status bound = BindBuiltIn(served); !bound.ok()) return bound;
     }
+    AddRoute(served);
   }
-  for (const netpoll::Endpoint& at : config_.listen) {
-    const absl::Status bound = BindDoors(at, "--listen=", config_.mode == Mode::kEcho, workers);
-    if (!bound.ok()) return bound;
+  for (const Place& place : places_) {
+    if (place.routes.front() == built_in_) continue;  // bound already
+    if (const absl::Status bound = BindDoors(place); !bound.ok()) return bound;
   }
   return absl::OkStatus();
 }
 
-absl::Status Server::BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo,
-                               int count) {
-  auto sockets = netpoll::Bind(poller_->kernel(), at, count, ListenOptionsOf(config_));
+// Two echo backends of our own, which are known by their addresses.
+absl::Status Server::BindBuiltIn(Route& trial) {
+  Route echo = trial;
+  echo.name = "built-in";
+  echo.echo = true;
+  routes_.push_back(std::make_unique<ServedRoute>(echo));
+  built_in_ = routes_.back().get();
+  for (int i = 0; i < 2; ++i) {
+    places_.push_back({*netpoll::Endpoint::Parse("127.0.0.1:0"), "built-in backend", {built_in_}});
+    if (const absl::Status bound = BindDoors(places_.back()); !bound.ok()) return bound;
+    const netpoll::Endpoint& at = doors_.back()->socket.at;
+    trial.backends.push_back({.text = at.ToString(), .at = {at}});
+  }
+  return absl::OkStatus();
+}
+
+void Server::AddRoute(const Route& route) {
+  routes_.push_back(std::make_unique<ServedRoute>(route));
+  ServedRoute* const served = routes_.back().get();
+  for (const Listen& listen : route.listen) {
+    for (const netpoll::Endpoint& at : listen.at) {
+      const bool shared = at.is_unix() || at.port() != 0;  // a port 0 is a new one each time
+      const auto place = std::find_if(places_.begin(), places_.end(),
+                                      [&](const Place& p) { return shared && p.at == at; });
+      if (place != places_.end()) {
+        place->routes.push_back(served);
+      } else {
+        // Nobody who used flags has heard of a route.
+        const bool by_flag = route.name == kDefaultRoute;
+        places_.push_back({at, by_flag ? "--listen=" : "route " + route.name + ": ", {served}});
+      }
+    }
+  }
+}
+
+absl::Status Server::BindDoors(const Place& place) {
+  const int workers = static_cast<int>(poller_->event_sources().size());
+  auto sockets = netpoll::Bind(poller_->kernel(), place.at, workers,
+                               ListenOptionsOf(place.routes.front()->config()));
   if (!sockets.ok()) {
-    return absl::Status(sockets.status().code(), flag + std::string(sockets.status().message()));
+    return absl::Status(sockets.status().code(),
+                        place.name + std::string(sockets.status().message()));
   }
   int worker = 0;
   for (const netpoll::BoundSocket& socket : *sockets) {
     auto door = std::make_unique<Door>();
     door->socket = socket;
-    door->echo = echo;
+    door->place = &place;
     door->worker = worker++;
     doors_.push_back(std::move(door));
   }
@@ -131,37 +165,65 @@ Server::~Server() {
   for (const auto& door : doors_) netpoll::CloseBound(poller_->kernel(), door->socket);
 }
 
-std::string Server::Banner() const {
-  std::string text = "parkway " + std::string(kVersion) + ": " +
-                     (config_.mode == Mode::kEcho ? "echo" : "proxy") + ", " +
-                     std::to_string(scheduler_->worker_count()) + " workers" +
-                     (config_.pin_cpus ? ", pinned" : "") + "\n";
-  std::string listen;
-  std::string last;
+// Where it accepts, or any route (nullptr), with the ports the kernel chose.
+std::vector<std::string> Server::Addresses(const ServedRoute* route) const {
+  std::vector<std::string> found;
+  const Place* last = nullptr;
   for (const auto& door : doors_) {
-    const std::string at = door->socket.at.ToString();
-    if (at == last || IsBuiltIn(door->echo)) continue;
-    listen += " " + at;
-    last = at;
+    const std::vector<ServedRoute*>& routes = door->place->routes;
+    const bool asked = route == nullptr
+                           ? routes.front() != built_in_
+                           : std::find(routes.begin(), routes.end(), route) != routes.end();
+    if (asked && door->place != last) found.push_back(door->socket.at.ToString());
+    last = door->place;
   }
-  text += "  listening on " + listen.substr(listen.empty() ? 0 : 1) + "\n";
-  if (config_.mode == Mode::kProxy) {
+  return found;
+}
+
+std::string Server::DescribeRoutes() const {
+  constexpr size_t kShown = 20;
+  std::string text = "  listening on";
+  for (const std::string& at : Addresses(nullptr)) text += " " + at;
+  text += "\n";
+  const Route& last = routes_.back()->config();
+  if (config_.routes.size() == 1 && last.name == kDefaultRoute) {
+    if (last.echo) return text;
     text += "  backends    ";
-    for (const netpoll::Endpoint& backend : backends_) text += " " + backend.ToString();
-    text += config_.embedded_backends ? " (built-in echo)\n" : "\n";
+    for (const Backend& backend : last.backends) text += " " + FormatBackend(backend);
+    return text + (built_in_ != nullptr ? " (built-in echo)\n" : "\n");
   }
+  for (size_t i = 0; i < std::min(routes_.size(), kShown); ++i) {
+    Route shown = routes_[i]->config();
+    shown.listen.clear();
+    for (const std::string& at : Addresses(routes_[i].get())) shown.listen.push_back({at, {}});
+    text += "  route        " + FormatRoute(shown, config_.defaults) + "\n";
+  }
+  if (routes_.size() > kShown) {
+    text += "  and          " + std::to_string(routes_.size() - kShown) + " more routes\n";
+  }
+  return text;
+}
+
+std::string Server::Banner() const {
+  const auto echoes = [](const Route& route) { return route.echo; };
+  const bool echo = std::all_of(config_.routes.begin(), config_.routes.end(), echoes);
+  const RouteOptions& defaults = config_.defaults;
+  std::string text = "parkway " + std::string(kVersion) + ": " + (echo ? "echo" : "proxy") + ", " +
+                     std::to_string(scheduler_->worker_count()) + " workers" +
+                     (config_.pin_cpus ? ", pinned" : "") + "\n" + DescribeRoutes();
   text += "  limits       " + std::to_string(max_conns_) + " connections (" +
           std::to_string(descriptors_) + " open files), connect " +
-          FormatDuration(config_.connect_timeout) + ", idle " +
-          FormatDuration(config_.idle_timeout) + ", half-close " +
-          FormatDuration(config_.half_close_timeout) + ", drain " +
+          FormatDuration(defaults.connect_timeout) + ", idle " +
+          FormatDuration(defaults.idle_timeout) + ", half-close " +
+          FormatDuration(defaults.half_close_timeout) + ", drain " +
           FormatDuration(config_.drain_timeout) + "\n";
-  const netpoll::Endpoint& first = doors_.back()->socket.at;
-  if (!first.is_unix() && (config_.mode == Mode::kEcho || config_.embedded_backends)) {
-    std::string host = first.is_any() ? "127.0.0.1" : last.substr(0, last.rfind(':'));
+  const netpoll::Endpoint& last = doors_.back()->socket.at;
+  if (!last.is_unix() && (echo || built_in_ != nullptr)) {
+    const std::string at = last.ToString();
+    std::string host = last.is_any() ? "127.0.0.1" : at.substr(0, at.rfind(':'));
     if (host.front() == '[') host = host.substr(1, host.size() - 2);  // bash wants no brackets
-    text += "  try          bash -c 'exec 3<>/dev/tcp/" + host + "/" +
-            std::to_string(first.port()) + "; echo hello >&3; head -n1 <&3'\n";
+    text += "  try          bash -c 'exec 3<>/dev/tcp/" + host + "/" + std::to_string(last.port()) +
+            "; echo hello >&3; head -n1 <&3'\n";
   }
   return text;
 }
@@ -181,8 +243,13 @@ void Server::ServeDoor(Door& door) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
+    ServedRoute* const route = RouteOf(client, door);
+    if (route == nullptr) {
+      TurnAway(client);
+      continue;
+    }
     AwaitPlace(door);
-    StartSession(std::move(client), door);
+    StartSession(std::move(client), *route, door);
   }
   {
     sched::MutexLock lock(doors_mu_);
@@ -199,10 +266,16 @@ void Server::ServeDoor(Door& door) {
 // Those the kernel has accepted already are served too, as long as there is room: at most a queue's
 // worth, since under load more come all the time.
 void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
-  for (int i = 0; i < config_.backlog && TakePlace(door); ++i) {
+  const int most = door.place->routes.front()->config().options.backlog;
+  for (int i = 0; i < most && TakePlace(door); ++i) {
     Conn client;
-    if (!listener.TryAccept(client).ok()) return LeavePlace(door.echo);
-    StartSession(std::move(client), door);
+    if (!listener.TryAccept(client).ok()) return LeavePlace(door.place->routes.front());
+    if (ServedRoute* const route = RouteOf(client, door); route != nullptr) {
+      StartSession(std::move(client), *route, door);
+    } else {
+      LeavePlace(door.place->routes.front());
+      TurnAway(client);
+    }
   }
 }
 
@@ -242,7 +315,7 @@ void Server::AwaitPlace(const Door& door) {
 
 // False at max_conns. A trial run's own backends take no place.
 bool Server::TakePlace(const Door& door) {
-  if (IsBuiltIn(door.echo)) return true;
+  if (door.place->routes.front() == built_in_) return true;
   int64_t count = clients_.load(std::memory_order_seq_cst);
   do {
     if (count >= max_conns_) return false;
@@ -250,18 +323,34 @@ bool Server::TakePlace(const Door& door) {
   return true;
 }
 
-void Server::LeavePlace(bool echo) {
-  if (IsBuiltIn(echo)) return;
+void Server::LeavePlace(const SessionRoute* route) {
+  if (route == built_in_) return;
   const int64_t before = clients_.fetch_sub(1, std::memory_order_seq_cst);
   if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&clients_);
 }
 
 // --- Sessions.
 
-void Server::StartSession(Conn&& client, Door& door) {
+// nullptr: none serves it. Only where it matters its address is asked for: a system call.
+ServedRoute* Server::RouteOf(Conn& client, const Door& door) {
+  const std::vector<ServedRoute*>& routes = door.place->routes;
+  if (routes.front()->config().from.empty()) return routes.front();
+  const netpoll::Endpoint peer = client.peer();
+  const auto serves = [&](const ServedRoute* route) { return route->Serves(peer); };
+  const auto found = std::find_if(routes.begin(), routes.end(), serves);
+  return found == routes.end() ? nullptr : *found;
+}
+
+void Server::TurnAway(Conn& client) {
+  served_.fetch_add(1, std::memory_order_relaxed);
+  list_.CountUnserved(EndReason::kNoRoute);
+  client.Abort();
+}
+
+void Server::StartSession(Conn&& client, ServedRoute& route, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   served_.fetch_add(1, std::memory_order_relaxed);
-  Session::Pointer session = Session::New(*this, std::move(client), door.echo);
+  Session::Pointer session = Session::New(*this, route, std::move(client));
   const int place = list_.Place(session.get(), door.turn++);
   const bool started = place == sched::CurrentWorkerIndex()
                            ? sched::Spawn(session->start())
@@ -281,37 +370,35 @@ void Server::Serve(Session& session) {
 }
 
 void Server::Ended(Session& session) {
-  const bool echo = session.is_echo();
+  const SessionRoute* const route = &session.route();
   list_.Remove(&session);
   Session::Pointer(&session).reset();
-  CountSessionOut(echo);
-}
-
-void Server::CountSessionOut(bool echo) {
-  LeavePlace(echo);
+  LeavePlace(route);
   const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
   if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
 
-// Round robin; a backend that cannot be connected to is passed over, each is tried once. kNone when
-// connected, else why the last one was not.
+// A backend that cannot be connected to is passed over. kNone when connected, else why the last one
+// was not.
 EndReason Server::ConnectBackend(Session& session) {
-  EndReason failure = EndReason::kNone;
-  const size_t turn = next_backend_.fetch_add(1, std::memory_order_relaxed);
-  for (size_t attempt = 0; attempt < backends_.size(); ++attempt) {
-    const netpoll::Endpoint& backend = backends_[(turn + attempt) % backends_.size()];
+  auto& route = static_cast<ServedRoute&>(session.route());  // StartSession gave it one of ours
+  const sched::Duration patience = route.config().options.connect_timeout;
+  EndReason failure = EndReason::kConnectFailed;
+  ServedRoute::Attempts attempts(route);
+  while (const netpoll::Endpoint* const backend = attempts.Next()) {
     const IoResult result =
-        session.backend().Connect(backend, sched::After(sched::Now(), config_.connect_timeout));
+        session.backend().Connect(*backend, sched::After(sched::Now(), patience));
     if (result.ok() && session.Connected()) return EndReason::kNone;
     if (result.ok() || result.status == IoStatus::kClosed) return session.reason();  // End()
     failure = ConnectFailure(result);
-    ReportBackendFailure(backend, result);
+    ReportBackendFailure(route, *backend, result);
   }
   return failure;
 }
 
 // At most one line per second: a backend that is down fails every client.
-void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResult& result) {
+void Server::ReportBackendFailure(const ServedRoute& route, const netpoll::Endpoint& backend,
+                                  const IoResult& result) {
   const int64_t failures = backend_failures_.fetch_add(1, std::memory_order_relaxed) + 1;
   const int64_t now = sched::ToNs(sched::RoundTime());
   int64_t due = next_report_.load(std::memory_order_relaxed);
@@ -321,7 +408,8 @@ void Server::ReportBackendFailure(const netpoll::Endpoint& backend, const IoResu
     return;
   }
   const std::string reason(result.ToStatus("backend " + backend.ToString()).message());
-  platform_.report("parkway: " + reason + " (" + std::to_string(failures) +
+  const std::string whose = config_.routes.size() == 1 ? "" : "route " + route.config().name + ": ";
+  platform_.report("parkway: " + whose + reason + " (" + std::to_string(failures) +
                    " failed connects so far)");
 }
 

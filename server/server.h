@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@
 #include "server/buffer_pool.h"
 #include "server/config.h"
 #include "server/end_reason.h"
+#include "server/served_route.h"
 #include "server/session.h"
 #include "server/session_list.h"
 
@@ -73,10 +75,16 @@ class Server final : private SessionOwner {
   int64_t ended(EndReason reason) const { return list_.ended(reason); }
 
  private:
-  // A listening socket, what its sessions do, and the worker that accepts there.
+  // Of routes that accept at one address the first that serves the client has it.
+  struct Place {
+    netpoll::Endpoint at;
+    std::string name;  // for errors
+    std::vector<ServedRoute*> routes;
+  };
+  // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
-    bool echo = false;
+    const Place* place = nullptr;
     int worker = 0;
     uint32_t turn = 0;                      // of the workers to compare this one's load with
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
@@ -85,22 +93,26 @@ class Server final : private SessionOwner {
   Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
          int64_t descriptors);
   absl::Status BindAll();
-  absl::Status BindDoors(const netpoll::Endpoint& at, const std::string& flag, bool echo,
-                         int count);
+  absl::Status BindBuiltIn(Route& trial);
+  absl::Status BindDoors(const Place& place);
+  void AddRoute(const Route& route);
   void StartWorkers();
+  std::string DescribeRoutes() const;
+  std::vector<std::string> Addresses(const ServedRoute* route) const;
 
   void ServeDoor(Door& door);
   void ServeQueue(netpoll::Listener& listener, Door& door);
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
-  void LeavePlace(bool echo);
-  bool IsBuiltIn(bool echo) const { return echo && config_.embedded_backends; }
-  void StartSession(netpoll::Conn&& client, Door& door);
+  void LeavePlace(const SessionRoute* route);
+  static ServedRoute* RouteOf(netpoll::Conn& client, const Door& door);
+  void TurnAway(netpoll::Conn& client);
+  void StartSession(netpoll::Conn&& client, ServedRoute& route, Door& door);
   void Serve(Session& session) override;
   void Ended(Session& session) override;
-  void CountSessionOut(bool echo);
   EndReason ConnectBackend(Session& session);
-  void ReportBackendFailure(const netpoll::Endpoint& backend, const netpoll::IoResult& result);
+  void ReportBackendFailure(const ServedRoute& route, const netpoll::Endpoint& backend,
+                            const netpoll::IoResult& result);
   void LeaveTogether();
 
   void BeginDrain();
@@ -111,7 +123,9 @@ class Server final : private SessionOwner {
   const int64_t max_conns_;
   const int64_t descriptors_;
   const Platform platform_;
-  std::vector<netpoll::Endpoint> backends_;
+  std::vector<std::unique_ptr<ServedRoute>> routes_;
+  ServedRoute* built_in_ = nullptr;  // of a trial run: its own backends', which take no place
+  std::deque<Place> places_;
   std::unique_ptr<netpoll::Poller> poller_;
   std::vector<std::unique_ptr<Door>> doors_;
   SessionList list_;
@@ -123,7 +137,6 @@ class Server final : private SessionOwner {
   std::atomic<int64_t> clients_{0};      // of the sessions, those that count for max_conns
   std::atomic<int> doors_open_{0};       // doors whose listener is not closed
   std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
-  std::atomic<uint32_t> next_backend_{0};
   std::atomic<int64_t> served_{0};
   std::atomic<int64_t> backend_failures_{0};
   std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed

@@ -23,17 +23,17 @@ constexpr sched::Duration kNoMore(-1);
 
 // --- The record.
 
-Session::Session(SessionOwner& owner, bool echo)
-    : owner_(owner), alive_(echo ? 1 : 2), connecting_(!echo), echo_(echo) {
+Session::Session(SessionOwner& owner, SessionRoute& route)
+    : owner_(owner), route_(route), alive_(route.echo ? 1 : 2), connecting_(!route.echo) {
   static_assert(sizeof(Session) % alignof(Half) == 0);
   for (int i = 0; i < halves(); ++i) new (&half(i)) Half(*this);
   half(0).resume = &Start;
 }
 
-Session::Pointer Session::New(SessionOwner& owner, Conn&& client, bool echo) {
-  const int halves = echo ? 1 : 2;
+Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client) {
+  const int halves = route.echo ? 1 : 2;
   void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
-  Pointer session(new (memory) Session(owner, echo));
+  Pointer session(new (memory) Session(owner, route));
   session->client() = std::move(client);
   return session;
 }
@@ -61,7 +61,7 @@ bool Session::Connected() {
 }
 
 void Session::Run() {
-  if (!echo_) {
+  if (!is_echo()) {
     half(1).resume = &RunNew;
     const bool spawned = sched::Spawn(half(1));
     PARKWAY_CHECK(spawned, 0);
@@ -136,15 +136,15 @@ void Session::NoteHalfClosed(Half& half) {
 
 bool Session::HalfCloseLimits() const {
   if (half_closed_.load(std::memory_order_seq_cst) == EndReason::kNone) return false;
-  if (owner_.timeouts.half_close == sched::Duration(0)) return false;
-  return owner_.timeouts.idle == sched::Duration(0) ||
-         owner_.timeouts.half_close <= owner_.timeouts.idle;
+  if (route_.timeouts.half_close == sched::Duration(0)) return false;
+  return route_.timeouts.idle == sched::Duration(0) ||
+         route_.timeouts.half_close <= route_.timeouts.idle;
 }
 
 // How long both directions may be silent, 0 without limit.
 sched::Duration Session::Limit() const {
   if (ending()) return kNoMore;
-  return HalfCloseLimits() ? owner_.timeouts.half_close : owner_.timeouts.idle;
+  return HalfCloseLimits() ? route_.timeouts.half_close : route_.timeouts.idle;
 }
 
 // Gives the source's reader the whole limit, from now on.
@@ -196,7 +196,7 @@ void Session::NoteActivity(Half& half, sched::Deadline at) {
 
 sched::Deadline Session::LastActivity() const {
   int64_t last = half(0).last_activity.load(std::memory_order_relaxed);
-  if (!echo_) last = std::max(last, half(1).last_activity.load(std::memory_order_relaxed));
+  if (!is_echo()) last = std::max(last, half(1).last_activity.load(std::memory_order_relaxed));
   return sched::FromNs(last);
 }
 

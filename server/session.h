@@ -52,7 +52,14 @@ struct SessionTimeouts {
   sched::Duration reset_linger;
 };
 
-// What sessions have in common, and who serves them. Outlives them.
+// What the sessions of one route have in common. Outlives them.
+struct SessionRoute {
+  const SessionTimeouts timeouts;
+  // The client is its own target.
+  const bool echo;
+};
+
+// What all sessions have in common, and who serves them. Outlives them.
 class SessionOwner {
  public:
   struct Memory {
@@ -60,10 +67,9 @@ class SessionOwner {
     int64_t pipes;   // of PipePool::kPipeBytes each
   };
 
-  SessionOwner(const SessionTimeouts& timeouts_in, const LargeFlows& large_flows_in,
-               const Memory& memory, const netpoll::Kernel& kernel, int workers)
-      : timeouts(timeouts_in),
-        large_flows(large_flows_in),
+  SessionOwner(const LargeFlows& large_flows_in, const Memory& memory,
+               const netpoll::Kernel& kernel, int workers)
+      : large_flows(large_flows_in),
         buffers(memory.buffers, workers),
         pipes(kernel, memory.pipes, workers),
         records(workers) {}
@@ -74,7 +80,6 @@ class SessionOwner {
   // The last half has left, and both connections are closed: the record is the owner's again.
   virtual void Ended(Session& session) = 0;
 
-  const SessionTimeouts timeouts;
   const LargeFlows large_flows;
   BufferPool buffers;
   PipePool pipes;
@@ -116,12 +121,13 @@ class Session {
   };
   using Pointer = std::unique_ptr<Session, Deleter>;
 
-  // An echo session has one half, and the client is its own target.
-  static Pointer New(SessionOwner& owner, netpoll::Conn&& client, bool echo);
+  // An echo session has one half.
+  static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  bool is_echo() const { return echo_; }
+  SessionRoute& route() const { return route_; }
+  bool is_echo() const { return route_.echo; }
   netpoll::Conn& client() { return half(0).source; }
   // Not of an echo session. Closed, until the owner makes it one.
   netpoll::Conn& backend() { return half(1).source; }
@@ -155,7 +161,7 @@ class Session {
   static constexpr uint8_t kSmallSplicesMax = 8;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  Session(SessionOwner& owner, bool echo);
+  Session(SessionOwner& owner, SessionRoute& route);
   ~Session() = default;
 
   static void Start(sched::Continuation* half);
@@ -166,7 +172,7 @@ class Session {
   // The halves lie behind the record.
   Half& half(int which) { return *(reinterpret_cast<Half*>(this + 1) + which); }
   const Half& half(int which) const { return *(reinterpret_cast<const Half*>(this + 1) + which); }
-  int halves() const { return echo_ ? 1 : 2; }
+  int halves() const { return is_echo() ? 1 : 2; }
   Half& Other(const Half& it) { return half(&it == &half(0) ? halves() - 1 : 0); }
   netpoll::Conn& Target(const Half& it) { return Other(it).source; }
 
@@ -188,6 +194,7 @@ class Session {
   bool stopping() const { return ending_.load(std::memory_order_seq_cst) == Ending::kAtOnce; }
 
   SessionOwner& owner_;
+  SessionRoute& route_;
   std::atomic<int> alive_;  // halves that have not left
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
@@ -197,7 +204,6 @@ class Session {
   // here afterwards (Limit).
   std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
-  const bool echo_;
 };
 
 }  // namespace parkway

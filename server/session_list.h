@@ -33,6 +33,10 @@ class SessionList {
   void Add(Session* session);
   // Before it is freed; counts how it ended.
   void Remove(Session* session);
+  // A client that never became a session.
+  void CountUnserved(EndReason reason) {
+    ended_[static_cast<int>(reason)].fetch_add(1, std::memory_order_relaxed);
+  }
 
   // Tells every session to end. Worker only; never parks.
   void EndAll(EndReason reason);

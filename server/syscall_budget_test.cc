@@ -37,11 +37,12 @@ class SyscallBudgetTest : public testing::Test {
     running_.join();
   }
 
-  void Start(Mode mode) {
+  void Start(bool echo) {
     Config config;
-    config.mode = mode;
-    config.listen = {*Endpoint::Parse("127.0.0.1:0")};
-    if (mode == Mode::kProxy) config.backends = {backend_.local()};
+    Route route = {.name = "tested", .listen = {{"", {*Endpoint::Parse("127.0.0.1:0")}}}};
+    route.echo = echo;
+    if (!echo) route.backends = {{.at = {backend_.local()}}};
+    config.routes = {route};
     config.workers = 1;
     config.spin = config.stall_report = std::chrono::nanoseconds(0);
     Platform platform;
@@ -111,7 +112,7 @@ class SyscallBudgetTest : public testing::Test {
 };
 
 TEST_F(SyscallBudgetTest, AnEcho) {
-  Start(Mode::kEcho);
+  Start(/*echo=*/true);
   RawSocket client = Connect();
   ExpectWithin(PerTime([&] { Exchange(client); }),
                {{Op::kRecv, 1}, {Op::kSend, 1}, {Op::kEpollWait, 1 + kPending}});
@@ -120,7 +121,7 @@ TEST_F(SyscallBudgetTest, AnEcho) {
 }
 
 TEST_F(SyscallBudgetTest, AProxiedRequest) {
-  Start(Mode::kProxy);
+  Start(/*echo=*/false);
   RawSocket client = Connect();
   RawSocket server = backend_.Accept();
   ExpectWithin(PerTime([&] { Exchange(client, server); }),
@@ -132,7 +133,7 @@ TEST_F(SyscallBudgetTest, AProxiedRequest) {
 
 // Accepting ends with EAGAIN, reading may begin with it, and ends with the FIN.
 TEST_F(SyscallBudgetTest, AConnectionForOneEcho) {
-  Start(Mode::kEcho);
+  Start(/*echo=*/true);
   const auto spent = PerTime([&] {
     RawSocket client = Connect();
     Exchange(client);
@@ -151,7 +152,7 @@ TEST_F(SyscallBudgetTest, AConnectionForOneEcho) {
 }
 
 TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientFinishes) {
-  Start(Mode::kProxy);
+  Start(/*echo=*/false);
   const auto spent = PerTime([&] {
     RawSocket client = Connect();
     RawSocket server = backend_.Accept();
@@ -178,7 +179,7 @@ TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientFinishes) {
 }
 
 TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientResets) {
-  Start(Mode::kProxy);
+  Start(/*echo=*/false);
   const auto spent = PerTime([&] {
     RawSocket client = Connect();
     RawSocket server = backend_.Accept();

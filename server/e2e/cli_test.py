@@ -136,7 +136,7 @@ class Mistakes(DaemonTest):
     def test_the_same_address_twice(self):
         path = self.folder() + "/front"
         self.assertIn(
-            "an earlier --listen has this address",
+            "an earlier address covers this one",
             self.refused("--mode=echo", f"--listen=unix:{path}", f"--listen=unix:{path}"))
 
     def test_an_address_of_another_machine(self):

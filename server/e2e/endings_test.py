@@ -18,7 +18,7 @@ TREE = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    KIB, MIB, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
+    HOST, KIB, MIB, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
     recv_exactly, recv_to_end, reset, send_all_acknowledged, unread, wait_until)
 
 PAGE = TREE / "docs/endings.md"
@@ -36,6 +36,7 @@ AFTER_CLIENT, AFTER_BACKEND = ", after the client's FIN", ", after the backend's
 NO_PLACE = "a client beyond `--max_conns`"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
+NO_ROUTE = "a client that no route serves"
 
 HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
 IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
@@ -100,6 +101,7 @@ SECTIONS = {
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
         Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
         Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
+        Row("no_route", NO_ROUTE, "RST", "—", AT_ONCE),
     ],
     "Echo": [
         Row("client_fin", NOTHING, "FIN", "—", IDLE),
@@ -321,7 +323,7 @@ class Rows(DaemonTest):
     def method_for(cls, row):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
                    NO_DESCRIPTOR: "play_no_descriptor",
-                   NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind"}
+                   NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route"}
         play = special.get(row.on_its_way, "play")
         return lambda self: getattr(self, play)(row)
 
@@ -406,6 +408,13 @@ class Rows(DaemonTest):
         backend.close()
         daemon.await_descriptors(0)
         self.check_logged(daemon, "client_fin", row.logged)
+
+    def play_no_route(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon = self.start(f"--route=no listen={HOST}:0 from=192.0.2.0/24 to=echo")
+        self.assert_refused(daemon)
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
 
 
 class Peers(Rows):

@@ -156,7 +156,7 @@ class Daemon:
     def _descriptors_at_start(self):
         """Which it holds shortly after the banner."""
         doors = sum(1 if at.startswith("unix:") else self.workers for at in self.listening)
-        embedded = not any(re.match("--(mode|listen|backend|flagfile)", f) for f in self.flags)
+        embedded = not any(re.match("--(mode|listen|backend|flagfile|route)", f) for f in self.flags)
         doors += 2 * self.workers if embedded else 0
         # Standard streams; epoll and eventfd; the listening socket and its reserve.
         expected = 3 + 2 * self.workers + 2 * doors

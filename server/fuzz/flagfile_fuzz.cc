@@ -19,6 +19,7 @@
 #include "netpoll/endpoint.h"
 #include "sched/testing/fuzz.h"
 #include "server/config.h"
+#include "server/route_config.h"
 
 namespace parkway {
 namespace {
@@ -87,7 +88,8 @@ Files Split(std::string_view text) {
 
 // Whether a file elsewhere might be opened, which would be read, or waited for.
 bool NamesForeignFiles(const std::string& line) {
-  return line.find("flagfile") != line.npos && line.find('/') != line.npos;
+  const bool names_file = line.find("flagfile") != line.npos || line.find("routes") != line.npos;
+  return names_file && line.find('/') != line.npos;
 }
 
 // A world of one name per kind of answer.
@@ -145,15 +147,19 @@ void RequireWithin(T value, T min, T max, bool or_zero, std::string_view flag) {
           "a value is within the documented bounds", flag);
 }
 
+void CheckOptions(const RouteOptions& options) {
+  RequireWithin(options.backlog, 1, 1'000'000, false, "backlog");
+  RequireWithin<std::chrono::nanoseconds>(options.connect_timeout, 1ms, 1h, false, "connect");
+  RequireWithin<std::chrono::nanoseconds>(options.idle_timeout, 1ms, 8760h, true, "idle");
+  RequireWithin<std::chrono::nanoseconds>(options.half_close_timeout, 1ms, 8760h, true, "half");
+  RequireWithin<std::chrono::nanoseconds>(options.reset_linger, 0s, 1min, false, "reset_linger");
+  RequireWithin<std::chrono::nanoseconds>(options.keepalive_idle, 1s, 32767s, true, "keepalive");
+  Require(options.keepalive_idle % 1s == 0s, "the kernel counts keepalive in seconds", "");
+}
+
 void CheckBounds(const Config& config) {
+  CheckOptions(config.defaults);
   RequireWithin<int64_t>(config.max_conns, 0, 100'000'000, false, "max_conns");
-  RequireWithin(config.backlog, 1, 1'000'000, false, "backlog");
-  RequireWithin<std::chrono::nanoseconds>(config.connect_timeout, 1ms, 1h, false, "connect");
-  RequireWithin<std::chrono::nanoseconds>(config.idle_timeout, 1ms, 8760h, true, "idle");
-  RequireWithin<std::chrono::nanoseconds>(config.half_close_timeout, 1ms, 8760h, true, "half");
-  RequireWithin<std::chrono::nanoseconds>(config.reset_linger, 0s, 1min, false, "reset_linger");
-  RequireWithin<std::chrono::nanoseconds>(config.keepalive_idle, 1s, 32767s, true, "keepalive");
-  Require(config.keepalive_idle % 1s == 0s, "the kernel counts keepalive in seconds", "keepalive");
   RequireWithin(config.buffer_memory, size_t{64} << 10, size_t{1} << 40, false, "buffer_memory");
   RequireWithin(config.splice_memory, size_t{512} << 10, size_t{1} << 40, true, "splice_memory");
   RequireWithin(config.workers, 0, 1024, false, "workers");
@@ -164,16 +170,28 @@ void CheckBounds(const Config& config) {
   RequireWithin<std::chrono::nanoseconds>(config.drain_timeout, 0s, 24h, false, "drain_timeout");
 }
 
-void CheckAddresses(const Config& config) {
-  const bool relays = config.mode == Mode::kProxy && !config.embedded_backends;
-  Require(!config.listen.empty() && !config.listen_text.empty(), "it listens somewhere", "listen");
-  Require(config.backends.empty() == !relays, "a proxy has backends, nothing else does", "backend");
-  Require(config.backend_text.empty() == !relays, "backends were written down", "backend");
-  Require(config.mode == Mode::kProxy || !config.embedded_backends, "echo needs no backends", "");
-  for (const Endpoint& backend : config.backends) {
-    Require(!backend.is_any() && (backend.is_unix() || backend.port() != 0),
-            "a backend can be connected to", backend.ToString());
+void CheckRoute(const Route& route, bool trial) {
+  Require(!route.name.empty() && route.name.size() <= kRouteNameMax, "a route has a name", "");
+  Require(!route.listen.empty(), "a route listens somewhere", route.name);
+  Require(route.backends.empty() == (route.echo || trial), "a route has backends or echoes", "");
+  for (const Listen& listen : route.listen) {
+    Require(!listen.at.empty() && !listen.text.empty(), "a name has an address", route.name);
   }
+  for (const Backend& backend : route.backends) {
+    Require(!backend.at.empty() && !backend.text.empty(), "a name has an address", route.name);
+    RequireWithin(backend.weight, 0, kWeightMax, false, "weight");
+    for (const Endpoint& at : backend.at) {
+      Require(!at.is_any() && (at.is_unix() || at.port() != 0), "a backend can be connected to",
+              at.ToString());
+    }
+  }
+  CheckOptions(route.options);
+}
+
+void CheckRoutes(const Config& config) {
+  Require(!config.routes.empty() && config.routes.size() <= kRoutesMax, "there are routes", "");
+  Require(!config.embedded_backends || config.routes.size() == 1, "a trial has one route", "");
+  for (const Route& route : config.routes) CheckRoute(route, config.embedded_backends);
 }
 
 // What config.cc promises of the registry after a good parse.
@@ -181,14 +199,11 @@ void CheckRegistry(const Config& config) {
   const std::vector<std::string> registry = Registry();
   for (const std::string& flag : ToFlags(config)) {
     const std::string_view setting = std::string_view(flag).substr(2);
-    const bool is_list = setting.starts_with("listen=") || setting.starts_with("backend=");
+    // Of routes the registry holds what was given, which may be written in another way.
+    const std::string_view name = setting.substr(0, setting.find('='));
+    if (name == "listen" || name == "backend" || name == "route" || name == "mode") continue;
     const bool is_there =
-        std::any_of(registry.begin(), registry.end(), [&](const std::string& value) {
-          const std::string name(setting.substr(0, setting.find('=') + 1));
-          const bool has_name = value.starts_with(name);
-          return has_name && (is_list ? value.find(setting.substr(name.size())) != value.npos
-                                      : value == setting);
-        });
+        std::find(registry.begin(), registry.end(), std::string(setting)) != registry.end();
     Require(is_there, "the registry holds the effective value", flag);
   }
 }
@@ -203,7 +218,7 @@ void CheckPrinting(const Config& config) {
 
 void CheckGood(const Config& config) {
   CheckBounds(config);
-  CheckAddresses(config);
+  CheckRoutes(config);
   CheckRegistry(config);
   CheckPrinting(config);
 }
@@ -223,6 +238,12 @@ std::string Normal(std::string_view line) {
 void CheckSubject(std::string_view subject, const std::string& line, std::string_view message) {
   if (subject == "line: holds a NUL byte") {
     Require(line.find('\0') != line.npos, "a line said to hold NUL does", message);
+    return;
+  }
+  if (subject.starts_with("column ") && line.find("column ") == line.npos) {
+    const size_t column = std::stoul(std::string(subject.substr(sizeof "column " - 1)));
+    Require(column >= 1 && column <= line.size() + 1, "an error names a column of its line",
+            message);
     return;
   }
   while (subject.starts_with('-')) subject.remove_prefix(1);
@@ -320,7 +341,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const Blank first;
   CheckFiles(Split(text));
   // A file named on a command line may lie anywhere, and NUL ends an argument.
-  const bool is_safe = text.find("flagfile") == text.npos && text.find('\0') == text.npos;
+  const bool is_safe = text.find("flagfile") == text.npos && text.find("routes") == text.npos &&
+                       text.find('\0') == text.npos;
   if (is_safe) CheckArguments(lines);
   Require(Blank() == first, "each parse starts anew", text);
   return 0;

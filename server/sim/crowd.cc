@@ -157,8 +157,9 @@ double WithDaemon(int sessions) {
   Server* server = nullptr;
   auto main = stage.host().StartThread("main", -1, [&]() -> std::optional<sched::Deadline> {
     Config config;
-    config.listen = {Loopback(kDaemonPort)};
-    config.backends = {Loopback(kBackendPort)};
+    config.routes = {{.name = "crowd",
+                      .listen = {{"", {Loopback(kDaemonPort)}}},
+                      .backends = {{.at = {Loopback(kBackendPort)}}}}};
     config.workers = 1;
     config.stall_report = sched::Duration(0);
     config.max_conns = sessions;

@@ -50,17 +50,15 @@ Plan Quiet(uint64_t seed) {
   Plan plan;
   plan.seed = seed;
   plan.scenario = "ending";
-  plan.config.listen.push_back(
-      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(kDaemonPort)));
-  plan.config.backends.push_back(
-      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(BackendPort(0))));
+  plan.config.routes.push_back({.name = "default", .listen = {{"", {LoopbackAt(kDaemonPort)}}}});
+  plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(0))}});
   plan.config.workers = static_cast<int>(1 + seed % 3);
   plan.config.stall_report = sched::Duration(0);
-  plan.config.connect_timeout = seconds(30);
-  plan.config.idle_timeout = seconds(60);
-  plan.config.half_close_timeout = seconds(60);
+  plan.options().connect_timeout = seconds(30);
+  plan.options().idle_timeout = seconds(60);
+  plan.options().half_close_timeout = seconds(60);
   plan.config.drain_timeout = hours(1);
-  plan.config.reset_linger = seconds(30);
+  plan.options().reset_linger = seconds(30);
   plan.network.send_buffer = 16 << 10;
   plan.network.receive_buffer = 1 << 10;
   plan.network.segment_max = 1 + dice() % 2000;
@@ -89,11 +87,11 @@ void EndAt(Script& script, Op::Kind how, sched::Duration when = kCause) {
 // What makes the session end, beside the peers.
 bool SetLimits(Plan& plan, const std::string& logged, const OnItsWay& way) {
   // A receiver that takes nothing is given up soon; one that only looks late is waited for.
-  if (way.slow && !logged.ends_with("_fin")) plan.config.reset_linger = milliseconds(50);
+  if (way.slow && !logged.ends_with("_fin")) plan.options().reset_linger = milliseconds(50);
   if (logged == "idle_timeout") {
-    plan.config.idle_timeout = kCause;
+    plan.options().idle_timeout = kCause;
   } else if (logged == "half_close_timeout") {
-    plan.config.half_close_timeout = kCause;
+    plan.options().half_close_timeout = kCause;
   } else if (logged == "drain") {
     plan.stop_after = kCause;
     plan.config.drain_timeout = milliseconds(50);
@@ -130,7 +128,7 @@ bool SetConnect(Plan& plan, const std::string& logged) {
   if (logged == "connect_refused") {
     backend.kind = BackendPlan::Kind::kRefuses;
   } else if (logged == "connect_timeout") {
-    plan.config.connect_timeout = kCause;
+    plan.options().connect_timeout = kCause;
   } else if (logged == "connect_failed") {
     plan.kernel.connect_error = ENETUNREACH;
   } else {
@@ -143,7 +141,7 @@ bool SetConnect(Plan& plan, const std::string& logged) {
 bool SetLimit(Plan& plan, const Ending& ending) {
   constexpr int kOwnDescriptors = 4;  // epoll, eventfd, the listener and its reserve
   plan.config.workers = 1;
-  plan.config.idle_timeout = 2 * kLook;
+  plan.options().idle_timeout = 2 * kLook;
   int clients = 1;
   if (ending.on_its_way == "a client beyond `--max_conns`") {
     plan.config.max_conns = 1;
@@ -152,6 +150,8 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.kernel.descriptors = kOwnDescriptors;
   } else if (ending.on_its_way == "a client, and no descriptor for its backend") {
     plan.kernel.descriptors = kOwnDescriptors + 1;
+  } else if (ending.on_its_way == "a client that no route serves") {
+    plan.route().from = {*Cidr::Parse("10.0.0.0/8")};
   } else {
     return false;
   }
@@ -169,8 +169,8 @@ std::optional<Plan> PlanOf(const Ending& ending, uint64_t seed) {
   Script client = PeerOf(*way, way->request, way->reply);
   Script backend = PeerOf(*way, way->reply, way->request);
   if (ending.echo) {
-    plan.config.mode = Mode::kEcho;
-    plan.config.backends.clear();
+    plan.route().echo = true;
+    plan.route().backends.clear();
     client = PeerOf(*way, way->reply, way->reply);
   }
   if (!way->finished.empty()) {

@@ -95,14 +95,13 @@ void AddBackends(Dice& dice, Plan& plan, int most, const std::function<Script()>
 // What every plan has: a machine and a network that are unkind within what Linux promises.
 Plan Base(Dice& dice) {
   Plan plan;
-  plan.config.listen.push_back(
-      *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(kDaemonPort)));
+  plan.config.routes.push_back({.name = "default", .listen = {{"", {LoopbackAt(kDaemonPort)}}}});
   plan.config.workers = static_cast<int>(dice.Between(1, 3));
   plan.config.stall_report = sched::Duration(0);  // it samples real threads
   plan.config.spin = dice.Percent(30) ? microseconds(dice.Between(20, 1000)) : sched::Duration(0);
-  plan.config.connect_timeout = seconds(3);
-  plan.config.idle_timeout = seconds(30);
-  plan.config.half_close_timeout = seconds(20);
+  plan.options().connect_timeout = seconds(3);
+  plan.options().idle_timeout = seconds(30);
+  plan.options().half_close_timeout = seconds(20);
   plan.config.buffer_memory = size_t{1} << 20;
   plan.network.latency_min = microseconds(dice.Between(1, 20));
   plan.network.latency_max = plan.network.latency_min + dice.Span(microseconds(200));
@@ -170,15 +169,15 @@ void Resets(Dice& dice, Plan& plan) {
     script.never_reads = dice.Percent(10);
     return script;
   };
-  plan.config.reset_linger = milliseconds(dice.Between(1, 1000));
+  plan.options().reset_linger = milliseconds(dice.Between(1, 1000));
   AddBackends(dice, plan, 2, rude);
   AddClients(dice, plan, 6, rude);
 }
 
 // Peers that fall silent: only the daemon's limits end the sessions.
 void Silence(Dice& dice, Plan& plan) {
-  plan.config.idle_timeout = milliseconds(dice.Between(20, 3000));
-  plan.config.half_close_timeout = milliseconds(dice.Between(10, 2000));
+  plan.options().idle_timeout = milliseconds(dice.Between(20, 3000));
+  plan.options().half_close_timeout = milliseconds(dice.Between(10, 2000));
   const auto silent = [&] {
     Script script = Talker(dice, 20000, 30);
     if (dice.Percent(20)) script.ops.push_back({Op::Kind::kCutOff});
@@ -192,7 +191,7 @@ void Silence(Dice& dice, Plan& plan) {
 // Only one side talks, for longer than the idle limit and never silent for as long as that.
 void OneSided(Dice& dice, Plan& plan) {
   const sched::Duration idle = milliseconds(dice.Between(60, 300));
-  plan.config.idle_timeout = idle;
+  plan.options().idle_timeout = idle;
   const auto talks = [&] {
     Script script;
     for (int64_t pieces = dice.Between(5, 15); pieces > 0; --pieces) {
@@ -214,7 +213,7 @@ void OneSided(Dice& dice, Plan& plan) {
 
 // Backends that refuse or do not answer.
 void Connects(Dice& dice, Plan& plan) {
-  plan.config.connect_timeout = milliseconds(dice.Between(20, 2000));
+  plan.options().connect_timeout = milliseconds(dice.Between(20, 2000));
   AddBackends(dice, plan, 3, [] { return Echoing(); });
   for (BackendPlan& backend : plan.backends) {
     if (dice.Percent(60)) {
@@ -268,7 +267,7 @@ void Limits(Dice& dice, Plan& plan) {
 
 // Without a backend: the daemon itself sends everything back.
 void Echo(Dice& dice, Plan& plan) {
-  plan.config.mode = Mode::kEcho;
+  plan.route().echo = true;
   AddClients(dice, plan, 8, [&] { return PingPong(dice, 20000); });
 }
 
@@ -288,7 +287,7 @@ void Urgent(Dice& dice, Plan& plan) {
 // A fiber computes for long: others have to serve its worker's connections and timers.
 void Stuck(Dice& dice, Plan& plan) {
   plan.config.workers = static_cast<int>(dice.Between(2, 3));
-  plan.config.idle_timeout = milliseconds(dice.Between(5, 50));
+  plan.options().idle_timeout = milliseconds(dice.Between(5, 50));
   plan.host.freeze_chance = 0;
   plan.host.stall_chance = 40;
   plan.host.stall_max = seconds(2);
@@ -313,7 +312,7 @@ void PollLate(Dice& dice, Plan& plan) {
 // than the one that has the timer.
 void HalfClosed(Dice& dice, Plan& plan) {
   PollLate(dice, plan);
-  plan.config.half_close_timeout = milliseconds(dice.Between(2, 20));
+  plan.options().half_close_timeout = milliseconds(dice.Between(2, 20));
   const auto talker = [&](int finish_percent) {
     Script script = Talker(dice, 500, finish_percent);
     if (script.ops.empty() || script.ops.back().kind != Op::Kind::kFinish) {
@@ -329,7 +328,7 @@ void HalfClosed(Dice& dice, Plan& plan) {
 // Sessions that are reset, and others, with slow receivers, that get their descriptors at once.
 void Reuse(Dice& dice, Plan& plan) {
   PollLate(dice, plan);
-  plan.config.reset_linger = milliseconds(1);
+  plan.options().reset_linger = milliseconds(1);
   plan.network.send_buffer = size_t{1} << 10;
   plan.network.receive_buffer = size_t{1} << 10;
   const auto script = [&](int reset_percent) {
@@ -350,7 +349,7 @@ void Reuse(Dice& dice, Plan& plan) {
 
 // Backends that do not read, and clients that leave meanwhile.
 void Blocked(Dice& dice, Plan& plan) {
-  plan.config.reset_linger = milliseconds(dice.Between(1, 50));
+  plan.options().reset_linger = milliseconds(dice.Between(1, 50));
   plan.network.send_buffer = static_cast<size_t>(dice.Between(1, 4)) << 10;
   plan.network.receive_buffer = static_cast<size_t>(dice.Between(1, 4)) << 10;
   AddBackends(dice, plan, 2, [&] {
@@ -371,8 +370,8 @@ void Blocked(Dice& dice, Plan& plan) {
 // No limit hides one that was lost on its way.
 void Moves(Dice& dice, Plan& plan) {
   PollLate(dice, plan);
-  plan.config.idle_timeout = sched::Duration(0);
-  plan.config.half_close_timeout = sched::Duration(0);
+  plan.options().idle_timeout = sched::Duration(0);
+  plan.options().half_close_timeout = sched::Duration(0);
   plan.kernel.shortage_chance = static_cast<int>(dice.Between(20, 100));
   AddBackends(dice, plan, 2, [] { return Echoing(); });
   AddClients(dice, plan, 8, [&] { return PingPong(dice, 2000); });
@@ -445,8 +444,7 @@ Plan MakePlan(uint64_t seed, std::string_view scenario) {
   }
   PARKWAY_CHECK(!plan.clients.empty(), seed);  // an unknown scenario
   for (size_t i = 0; i < plan.backends.size(); ++i) {
-    plan.config.backends.push_back(
-        *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(BackendPort(i))));
+    plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}});
   }
   return plan;
 }

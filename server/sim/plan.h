@@ -79,6 +79,12 @@ struct Plan {
   // much later; kNever: not.
   sched::Duration stop_after = sched::Duration::max();
   sched::Duration stop_now_after = sched::Duration::max();
+
+  // The daemon's one route.
+  Route& route() { return config.routes.front(); }
+  const Route& route() const { return config.routes.front(); }
+  RouteOptions& options() { return route().options; }
+  const RouteOptions& options() const { return route().options; }
 };
 
 // The scenarios, a seed's being number `seed` modulo their count unless it is named.
@@ -94,6 +100,9 @@ void Drop(Plan& plan, std::string_view part);
 // The port of a backend, and of the daemon.
 inline constexpr int kDaemonPort = 8080;
 inline int BackendPort(size_t index) { return 9000 + static_cast<int>(index); }
+inline netpoll::Endpoint LoopbackAt(int port) {
+  return *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(port));
+}
 
 }  // namespace parkway::sim
 

@@ -256,7 +256,7 @@ class World {
   }
 
   const Peer* PartnerOf(const Peer& client) const {
-    if (plan_.config.mode == Mode::kEcho) return &client;
+    if (plan_.route().echo) return &client;
     for (const auto& backend : backends_) {
       if (backend->partner() == client.id()) return backend.get();
       // An echoing backend's stream is its client's own.
@@ -311,7 +311,7 @@ class World {
   }
 
   void JudgeClose(const TcpEnd& served_at, sched::Deadline due, const std::string& name) {
-    due += plan_.config.reset_linger + std::chrono::milliseconds(20) +
+    due += plan_.options().reset_linger + std::chrono::milliseconds(20) +
            20 * (plan_.host.freeze_max + plan_.kernel.held_max);
     if (served_at.closed_at() <= due || late_++ < host_.stalls()) return;
     const auto late = (served_at.closed_at() - due).count() / 1000;
@@ -329,13 +329,13 @@ class World {
     const TcpEnd* const served_at = client.end().peer();
     if (Is({"stops", "connects", "shortages", "echo", kEnding}) || served_at == nullptr) return;
     sched::Deadline due = std::max(client.last_act(), backend.last_act());
-    sched::Duration limit = plan_.config.idle_timeout;
+    sched::Duration limit = plan_.options().idle_timeout;
     const TcpEnd* const backend_at = backend.end().peer();
     const sched::Deadline half_closed =
         std::min(PassedOn(*served_at, *backend_at), PassedOn(*backend_at, *served_at));
     if (half_closed != sched::kNever) {
       due = std::max(due, half_closed);
-      limit = std::min(limit, plan_.config.half_close_timeout);
+      limit = std::min(limit, plan_.options().half_close_timeout);
     }
     // Twice: what a receiver took since its sender was blocked is seen only when the limit is over,
     // and then counts as of now.
@@ -353,7 +353,7 @@ class World {
     const Peer& client = *clients_.back();
     const bool alone = clients_.size() == 1;
     const Peer* const backend = alone && backends_.size() == 1 ? backends_.front().get() : nullptr;
-    const Peer* const sender = plan_.config.mode == Mode::kEcho ? &client : backend;
+    const Peer* const sender = plan_.route().echo ? &client : backend;
     outcome.client_saw = client_waits_ ? "waits" : WhatSaw(client, sender);
     outcome.backend_saw = backend != nullptr ? WhatSaw(*backend, &client) : kNobody;
     for (int i = 0; i < kEndReasons; ++i) {

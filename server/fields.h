@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Values as text and as fields of a struct: what a setting sets, within which bounds. Reading and
+// printing walk the same description, so that what is printed can be read back.
+#ifndef PARKWAY_SERVER_FIELDS_H_
+#define PARKWAY_SERVER_FIELDS_H_
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/units.h"
+
+namespace parkway {
+
+// `or_zero`: 0 is allowed too, although below `min`.
+template <class Owner>
+struct BoolField {
+  bool Owner::*field;
+};
+template <class Owner, class T>
+struct CountField {
+  T Owner::*field;
+  T min, max;
+};
+template <class Owner>
+struct DurationField {
+  std::chrono::nanoseconds Owner::*field;
+  std::chrono::nanoseconds min, max;
+  bool or_zero = false;
+  std::chrono::nanoseconds step = std::chrono::nanoseconds(1);
+};
+template <class Owner>
+struct SizeField {
+  size_t Owner::*field;
+  size_t min, max;
+  bool or_zero = false;
+  size_t step = 1;
+};
+template <class Owner>
+using Field = std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
+                           DurationField<Owner>, SizeField<Owner>>;
+
+// A setting of `Owner`: a flag, or a key of a route.
+template <class Owner>
+struct Setting {
+  std::string_view name;
+  std::string_view placeholder;  // of the value, in --help
+  Field<Owner> field;
+};
+
+// A whole number without sign. The error says the bounds.
+absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max);
+
+namespace internal {
+
+absl::Status OutOfRange(const std::string& min, const std::string& max, bool or_zero);
+
+template <class Owner>
+absl::Status Set(const BoolField<Owner>& flag, std::string_view value, Owner& owner) {
+  if (value != "true" && value != "false") {
+    return absl::InvalidArgumentError("must be true or false");
+  }
+  owner.*flag.field = value == "true";
+  return absl::OkStatus();
+}
+
+template <class Owner, class T>
+absl::Status Set(const CountField<Owner, T>& count, std::string_view value, Owner& owner) {
+  const absl::StatusOr<int64_t> number = ParseCount(value, count.min, count.max);
+  if (number.ok()) owner.*count.field = static_cast<T>(*number);
+  return number.status();
+}
+
+template <class Owner>
+absl::Status Set(const DurationField<Owner>& bounds, std::string_view value, Owner& owner) {
+  using std::chrono::nanoseconds;
+  const absl::StatusOr<nanoseconds> duration = ParseDuration(value);
+  if (!duration.ok()) return duration.status();
+  const bool is_zero = bounds.or_zero && *duration == nanoseconds(0);
+  if (!is_zero && (*duration < bounds.min || *duration > bounds.max)) {
+    return OutOfRange(FormatDuration(bounds.min), FormatDuration(bounds.max), bounds.or_zero);
+  }
+  if (*duration % bounds.step != nanoseconds(0)) {
+    return absl::InvalidArgumentError("must be a multiple of " + FormatDuration(bounds.step));
+  }
+  owner.*bounds.field = *duration;
+  return absl::OkStatus();
+}
+
+template <class Owner>
+absl::Status Set(const SizeField<Owner>& bounds, std::string_view value, Owner& owner) {
+  const absl::StatusOr<uint64_t> bytes = ParseSize(value);
+  if (!bytes.ok()) return bytes.status();
+  if ((*bytes < bounds.min || *bytes > bounds.max) && !(*bytes == 0 && bounds.or_zero)) {
+    return OutOfRange(FormatSize(bounds.min), FormatSize(bounds.max), bounds.or_zero);
+  }
+  if (*bytes % bounds.step != 0) {
+    return absl::InvalidArgumentError("must be a multiple of " + FormatSize(bounds.step));
+  }
+  owner.*bounds.field = *bytes;
+  return absl::OkStatus();
+}
+
+template <class Owner>
+std::string Get(const BoolField<Owner>& flag, const Owner& owner) {
+  return owner.*flag.field ? "true" : "false";
+}
+template <class Owner, class T>
+std::string Get(const CountField<Owner, T>& count, const Owner& owner) {
+  return std::to_string(owner.*count.field);
+}
+template <class Owner>
+std::string Get(const DurationField<Owner>& duration, const Owner& owner) {
+  return FormatDuration(owner.*duration.field);
+}
+template <class Owner>
+std::string Get(const SizeField<Owner>& size, const Owner& owner) {
+  return FormatSize(owner.*size.field);
+}
+
+}  // namespace internal
+
+// Text to field. The errors (kInvalidArgument) name only the problem; the caller knows the setting,
+// its value and its place.
+template <class Owner>
+absl::Status SetField(const Field<Owner>& field, std::string_view value, Owner& owner) {
+  return std::visit([&](const auto& it) { return internal::Set(it, value, owner); }, field);
+}
+
+// Field to text.
+template <class Owner>
+std::string GetField(const Field<Owner>& field, const Owner& owner) {
+  return std::visit([&](const auto& it) { return internal::Get(it, owner); }, field);
+}
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_FIELDS_H_

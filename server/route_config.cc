@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/route_config.h"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+#include "server/suggest.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::Endpoint;
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+const Setting<RouteOptions> kSettings[] = {
+    {"connect_timeout", "DURATION",
+     DurationField<RouteOptions>{&RouteOptions::connect_timeout, 1ms, 1h}},
+    {"idle_timeout", "DURATION",
+     DurationField<RouteOptions>{&RouteOptions::idle_timeout, 1ms, 8760h, /*or_zero=*/true}},
+    {"half_close_timeout", "DURATION",
+     DurationField<RouteOptions>{&RouteOptions::half_close_timeout, 1ms, 8760h, /*or_zero=*/true}},
+    {"reset_linger", "DURATION",
+     DurationField<RouteOptions>{&RouteOptions::reset_linger, 0s, 1min}},
+    // TCP_KEEPIDLE counts in seconds and ends at 32767.
+    {"keepalive_idle", "DURATION",
+     DurationField<RouteOptions>{&RouteOptions::keepalive_idle, 1s, 32767s, /*or_zero=*/true,
+                                 /*step=*/1s}},
+    {"backlog", "COUNT", CountField<RouteOptions, int>{&RouteOptions::backlog, 1, 1'000'000}},
+};
+
+constexpr std::string_view kBackup = "@backup";
+constexpr std::string_view kDrain = "@drain";
+
+bool TakeSuffix(std::string_view& text, std::string_view suffix) {
+  // An abstract socket may be called so.
+  if (!text.ends_with(suffix) || text == "unix:" + std::string(suffix)) return false;
+  text.remove_suffix(suffix.size());
+  return true;
+}
+
+absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunction* resolve) {
+  const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
+  if (std::any_of(text.begin(), text.end(), is_control)) {
+    return absl::InvalidArgumentError("address holds a control character");
+  }
+  absl::StatusOr<std::vector<Endpoint>> found = resolve(text);
+  if (!found.ok()) {
+    // The message starts with the text, which the caller names too.
+    std::string problem(found.status().message());
+    const std::string start = (text.empty() ? "\"\"" : std::string(text)) + ": ";
+    if (problem.compare(0, start.size(), start) == 0) problem.erase(0, start.size());
+    return absl::InvalidArgumentError(problem);
+  }
+  // No flagfile could say so: the blanks at the end of a line are not part of the value.
+  if (text.ends_with(' ')) return absl::InvalidArgumentError("address ends in a space");
+  // localhost is ::1 and 127.0.0.1, and most servers listen on the latter alone: taking turns
+  // between the two would refuse every second connection.
+  const auto is_ipv4 = [](const Endpoint& endpoint) { return endpoint.family() == AF_INET; };
+  if (std::any_of(found->begin(), found->end(), is_ipv4)) {
+    std::erase_if(*found, [&](const Endpoint& endpoint) { return !is_ipv4(endpoint); });
+  }
+  return found;
+}
+
+// ---- The keys of a route.
+
+// Calls each(part, index of the part in the text) for the parts between commas.
+template <class Each>
+absl::Status ForEachPart(const RouteWord& word, Each each) {
+  std::string_view rest = word.value;
+  size_t at = word.value_at();
+  for (;;) {
+    const std::string_view part = rest.substr(0, rest.find(','));
+    if (const absl::Status status = each(part, at); !status.ok()) return status;
+    if (part.size() == rest.size()) return absl::OkStatus();
+    rest.remove_prefix(part.size() + 1);
+    at += part.size() + 1;
+  }
+}
+
+class Reader {
+ public:
+  Reader(const RouteSource& source, ResolveFunction* resolve, ParsedRoute& parsed)
+      : source_(source), resolve_(resolve), parsed_(parsed), route_(parsed.route) {}
+
+  absl::Status Read(const RouteWord& word) {
+    if (word.key == "listen") return ReadListen(word);
+    if (word.key == "from") return ReadFrom(word);
+    if (word.key == "to") return ReadTo(word);
+    for (const Setting<RouteOptions>& setting : kSettings) {
+      if (setting.name != word.key) continue;
+      const absl::Status set = SetField(setting.field, word.value, route_.options);
+      return set.ok() ? set : About(word, set);
+    }
+    return UnknownKey(word);
+  }
+
+ private:
+  absl::Status ReadListen(const RouteWord& word) {
+    return ForEachPart(word, [&](std::string_view part, size_t at) {
+      absl::StatusOr<Listen> listen = ParseListen(part, resolve_);
+      if (!listen.ok()) return About(part, at, listen.status());
+      route_.listen.push_back(*std::move(listen));
+      parsed_.listen_at.push_back(at);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status ReadFrom(const RouteWord& word) {
+    return ForEachPart(word, [&](std::string_view part, size_t at) {
+      const absl::StatusOr<Cidr> block = Cidr::Parse(part);
+      if (!block.ok()) return About(part, at, block.status());
+      route_.from.push_back(*block);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status ReadTo(const RouteWord& word) {
+    if (word.value == "echo") {
+      route_.echo = true;
+      return absl::OkStatus();
+    }
+    return ForEachPart(word, [&](std::string_view part, size_t at) {
+      absl::StatusOr<Backend> backend = ParseBackend(part, resolve_);
+      if (!backend.ok()) return About(part, at, backend.status());
+      if (route_.backends.size() == kBackendsMax) {
+        return source_.Error(at, "more than " + std::to_string(kBackendsMax) + " backends");
+      }
+      route_.backends.push_back(*std::move(backend));
+      parsed_.backend_at.push_back(at);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status UnknownKey(const RouteWord& word) const {
+    std::vector<std::string_view> known = {"listen", "from", "to"};
+    for (const Setting<RouteOptions>& setting : kSettings) known.push_back(setting.name);
+    const std::string nearest(Nearest(word.key, known));
+    const std::string hint = nearest.empty()
+                                 ? "a route has listen, from, to and the options of --help"
+                                 : "did you mean " + nearest + "?";
+    return source_.Error(word.at, std::string(word.key) + ": unknown key; " + hint);
+  }
+
+  absl::Status About(std::string_view part, size_t at, const absl::Status& problem) const {
+    const std::string what = part.empty() ? "\"\"" : std::string(part);
+    return source_.Error(at, what + ": " + std::string(problem.message()));
+  }
+  absl::Status About(const RouteWord& word, const absl::Status& problem) const {
+    return About(std::string(word.key) + "=" + std::string(word.value), word.at, problem);
+  }
+
+  const RouteSource& source_;
+  ResolveFunction* const resolve_;
+  ParsedRoute& parsed_;
+  Route& route_;
+};
+
+// ---- Rules between routes.
+
+// Whether a socket bound to `wide` also gets what is sent to `narrow`. Of the wildcards and of
+// equal addresses only: which addresses the machine has is not known here.
+bool Covers(const Endpoint& wide, const Endpoint& narrow) {
+  if (wide == narrow) return true;
+  if (!wide.is_any() || wide.port() != narrow.port()) return false;
+  const bool same_family = wide.family() == narrow.family() && !narrow.dual_stack();
+  return narrow.is_any() && (wide.dual_stack() || same_family);
+}
+
+// A listener's address that was seen, and whose it is.
+struct Seen {
+  Endpoint at;
+  const Route* route;
+};
+
+// What keeps `listen` of `route` from being beside `other`; empty: nothing.
+std::string Conflict(const Endpoint& listen, const Route& route, const Seen& other) {
+  if (!Covers(other.at, listen) && !Covers(listen, other.at)) return "";
+  if (other.route == &route) return "an earlier address covers this one";
+  const std::string theirs = other.at.ToString() + " of route " + other.route->name;
+  if (!(other.at == listen)) return "overlaps " + theirs;
+  if (other.route->from.empty()) return "no client gets here: all go to route " + other.route->name;
+  const RouteOptions& a = route.options;
+  const RouteOptions& b = other.route->options;
+  if (a.backlog != b.backlog || a.keepalive_idle != b.keepalive_idle) {
+    return "backlog and keepalive_idle must be those of " + theirs;
+  }
+  return "";
+}
+
+absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
+  for (size_t i = 0; i < parsed.route.listen.size(); ++i) {
+    for (const Endpoint& at : parsed.route.listen[i].at) {
+      // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
+      // Port 0 is a new port each time.
+      if (at.is_unix() && !parsed.route.from.empty()) {
+        return parsed.error(parsed.listen_at[i],
+                            "clients of a Unix socket have no address for from");
+      }
+      const bool may_repeat = !at.is_unix() && at.port() == 0;
+      for (const Seen& other : seen) {
+        const std::string conflict = may_repeat ? "" : Conflict(at, parsed.route, other);
+        if (!conflict.empty()) return parsed.error(parsed.listen_at[i], conflict);
+      }
+      seen.push_back({at, &parsed.route});
+      if (seen.size() > kListensMax) {
+        return parsed.error(parsed.listen_at[i],
+                            "more than " + std::to_string(kListensMax) + " addresses to listen on");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool ConnectsToItself(const Endpoint& backend, const Route& route) {
+  for (const Listen& listen : route.listen) {
+    for (const Endpoint& at : listen.at) {
+      const bool wildcard = at.is_any() && at.port() == backend.port() &&
+                            (at.dual_stack() || at.family() == backend.family());
+      if (at == backend || (wildcard && backend.is_loopback())) return true;
+    }
+  }
+  return false;
+}
+
+absl::Status CheckBackends(const ParsedRoute& parsed) {
+  const auto serves = [](const Backend& backend) { return !backend.drain && backend.weight > 0; };
+  const std::vector<Backend>& backends = parsed.route.backends;
+  if (!backends.empty() && std::none_of(backends.begin(), backends.end(), serves)) {
+    return parsed.error(parsed.backend_at[0],
+                        "no backend gets connections: all are drained or of weight 0");
+  }
+  for (size_t i = 0; i < parsed.route.backends.size(); ++i) {
+    for (const Endpoint& at : parsed.route.backends[i].at) {
+      if (ConnectsToItself(at, parsed.route)) {
+        return parsed.error(parsed.backend_at[i],
+                            "the route listens there: it would connect to itself");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::span<const Setting<RouteOptions>> RouteSettings() { return kSettings; }
+
+absl::StatusOr<Listen> ParseListen(std::string_view text, ResolveFunction* resolve) {
+  absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
+  if (!found.ok()) return found.status();
+  return Listen{std::string(text), *std::move(found)};
+}
+
+absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* resolve) {
+  Backend backend;
+  backend.backup = TakeSuffix(text, kBackup);
+  backend.drain = !backend.backup && TakeSuffix(text, kDrain);
+  const bool is_unix = text.starts_with("unix:");
+  const size_t mark = text.rfind('@');
+  if (!is_unix && mark != text.npos) {
+    return absl::InvalidArgumentError("unknown mark " + std::string(text.substr(mark)) +
+                                      "; there are @backup and @drain, one of them");
+  }
+  const size_t star = text.rfind('*');
+  const bool has_weight =
+      star != text.npos && star > 0 &&
+      (!is_unix ||
+       (star + 1 < text.size() && text.find_first_not_of("0123456789", star + 1) == text.npos));
+  if (has_weight) {
+    const absl::StatusOr<int64_t> weight = ParseCount(text.substr(star + 1), 0, kWeightMax);
+    if (!weight.ok()) {
+      return absl::InvalidArgumentError("the weight " + std::string(weight.status().message()));
+    }
+    backend.weight = static_cast<int>(*weight);
+    text = text.substr(0, star);
+  }
+  absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
+  if (!found.ok()) return found.status();
+  for (const Endpoint& at : *found) {
+    if (at.is_any()) {
+      return absl::InvalidArgumentError("name the host to connect to, such as 127.0.0.1");
+    }
+    if (!at.is_unix() && at.port() == 0) {
+      return absl::InvalidArgumentError("a backend's port must be 1-65535");
+    }
+  }
+  backend.text = text;
+  backend.at = *std::move(found);
+  return backend;
+}
+
+absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOptions& defaults,
+                                       ResolveFunction* resolve) {
+  const absl::StatusOr<RouteText> text = ScanRoute(source);
+  if (!text.ok()) return text.status();
+  ParsedRoute parsed;
+  parsed.route.name = text->name;
+  parsed.route.options = defaults;
+  parsed.error = [&source](size_t at, std::string_view problem) {
+    return source.Error(at, problem);
+  };
+  Reader reader(source, resolve, parsed);
+  for (const RouteWord& word : text->words) {
+    if (const absl::Status read = reader.Read(word); !read.ok()) return read;
+  }
+  if (parsed.route.listen.empty()) return source.Error(0, "no listen=ADDRESS");
+  if (parsed.route.backends.empty() && !parsed.route.echo) {
+    return source.Error(0, "no to=BACKEND; to=echo answers itself");
+  }
+  return parsed;
+}
+
+std::vector<Endpoint> ListenAddresses(const std::vector<Route>& routes) {
+  std::vector<Endpoint> all;
+  for (const Route& route : routes) {
+    for (const Listen& listen : route.listen) {
+      for (const Endpoint& at : listen.at) {
+        const bool is_new = !at.is_unix() && at.port() == 0;
+        if (is_new || std::find(all.begin(), all.end(), at) == all.end()) all.push_back(at);
+      }
+    }
+  }
+  return all;
+}
+
+std::string FormatBackend(const Backend& backend) {
+  std::string text = backend.text;
+  // A path may end as a weight or a mark does.
+  const bool is_unclear =
+      text.starts_with("unix:") &&
+      (text.find('*') != text.npos || text.ends_with(kBackup) || text.ends_with(kDrain));
+  if (backend.weight != 1 || is_unclear) text += "*" + std::to_string(backend.weight);
+  if (backend.backup) text += kBackup;
+  if (backend.drain) text += kDrain;
+  return text;
+}
+
+std::string FormatRoute(const Route& route, const RouteOptions& defaults) {
+  std::string text = route.name;
+  const auto list = [&text](std::string_view key, const auto& items, auto print) {
+    std::string_view separator = "=";
+    for (const auto& item : items) {
+      if (separator == "=") text.append(" ").append(key);
+      text.append(separator).append(print(item));
+      separator = ",";
+    }
+  };
+  list("listen", route.listen, [](const Listen& listen) { return listen.text; });
+  list("from", route.from, [](const Cidr& block) { return block.ToString(); });
+  if (route.echo) text += " to=echo";
+  list("to", route.backends, FormatBackend);
+  for (const Setting<RouteOptions>& setting : kSettings) {
+    const std::string value = GetField(setting.field, route.options);
+    if (value == GetField(setting.field, defaults)) continue;
+    text.append(" ").append(setting.name).append("=").append(value);
+  }
+  return text;
+}
+
+absl::Status CheckRoutes(const std::vector<ParsedRoute>& routes) {
+  std::vector<Seen> seen;
+  for (size_t i = 0; i < routes.size(); ++i) {
+    const auto has_name = [&](const ParsedRoute& other) {
+      return other.route.name == routes[i].route.name;
+    };
+    const auto end = routes.begin() + static_cast<ptrdiff_t>(i);
+    if (std::any_of(routes.begin(), end, has_name)) {
+      return routes[i].error(0, "an earlier route is called " + routes[i].route.name + " too");
+    }
+    absl::Status status = CheckListens(routes[i], seen);
+    if (status.ok()) status = CheckBackends(routes[i]);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace parkway

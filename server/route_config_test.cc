@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/route_config.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::Endpoint;
+using ::testing::ElementsAre;
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+Endpoint At(std::string_view text) { return *Endpoint::Parse(text); }
+
+absl::StatusOr<std::vector<Endpoint>> FakeResolve(std::string_view text) {
+  if (text == "pair:80") return std::vector<Endpoint>{At("10.0.0.1:80"), At("10.0.0.2:80")};
+  absl::StatusOr<Endpoint> numeric = Endpoint::Parse(text);
+  if (numeric.ok()) return std::vector<Endpoint>{*numeric};
+  return numeric.status();
+}
+
+RouteSource Source(std::string text) {
+  return RouteSource(
+      FlagSetting{.flag = 0, .name = "route", .value = std::move(text), .place = ""});
+}
+
+Route Good(const std::string& text) {
+  const RouteSource source = Source(text);
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), &FakeResolve);
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  return parsed.ok() ? parsed->route : Route();
+}
+
+// Without the flag in front.
+std::string Problem(const std::string& text, const absl::Status& status) {
+  const std::string start = "--route=" + text + ": ";
+  const std::string message(status.message());
+  EXPECT_EQ(message.substr(0, start.size()), start);
+  return message.substr(std::min(start.size(), message.size()));
+}
+
+std::string Bad(const std::string& text) {
+  const RouteSource source = Source(text);
+  return Problem(text, ParseRoute(source, RouteOptions(), &FakeResolve).status());
+}
+
+// Of routes that stand one by one, the problem with the last.
+std::string BadTogether(const std::vector<std::string>& texts) {
+  std::vector<RouteSource> sources;
+  sources.reserve(texts.size());
+  for (const std::string& text : texts) sources.push_back(Source(text));
+  std::vector<ParsedRoute> routes;
+  for (const RouteSource& source : sources) {
+    absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), &FakeResolve);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    if (parsed.ok()) routes.push_back(*std::move(parsed));
+  }
+  const absl::Status status = CheckRoutes(routes);
+  return status.ok() ? "" : Problem(texts.back(), status);
+}
+
+TEST(RouteConfigTest, ReadsARoute) {
+  const Route route = Good(
+      "web listen=:80,:81 from=10.0.0.0/8,::1 to=pair:80*3,10.0.0.9:81@backup,"
+      "unix:@b*0@drain idle_timeout=5m backlog=7");
+  EXPECT_EQ(route.name, "web");
+  ASSERT_EQ(route.listen.size(), 2u);
+  EXPECT_EQ(route.listen[1].text, ":81");
+  EXPECT_THAT(route.listen[0].at, ElementsAre(At(":80")));
+  EXPECT_EQ(route.from.size(), 2u);
+  ASSERT_EQ(route.backends.size(), 3u);
+  EXPECT_EQ(route.backends[0].text, "pair:80");
+  EXPECT_EQ(route.backends[0].weight, 3);
+  EXPECT_EQ(route.backends[0].at.size(), 2u);
+  EXPECT_TRUE(route.backends[1].backup);
+  EXPECT_EQ(route.backends[1].weight, 1);
+  EXPECT_TRUE(route.backends[2].drain);
+  EXPECT_EQ(route.backends[2].weight, 0);
+  EXPECT_THAT(route.backends[2].at, ElementsAre(At("unix:@b")));
+  EXPECT_EQ(route.options.idle_timeout, 5min);
+  EXPECT_EQ(route.options.backlog, 7);
+  EXPECT_EQ(route.options.connect_timeout, 5s);
+  EXPECT_FALSE(route.echo);
+  EXPECT_TRUE(Good("e listen=:1 to=echo").echo);
+}
+
+TEST(RouteConfigTest, ASocketMayBeCalledAsAMark) {
+  EXPECT_THAT(Good("x listen=:1 to=unix:@backup").backends[0].at, ElementsAre(At("unix:@backup")));
+  EXPECT_FALSE(Good("x listen=:1 to=unix:@backup").backends[0].backup);
+  EXPECT_TRUE(Good("x listen=:1 to=unix:@a@backup").backends[0].backup);
+  EXPECT_THAT(Good("x listen=:1 to=unix:/a*b").backends[0].at, ElementsAre(At("unix:/a*b")));
+}
+
+TEST(RouteConfigTest, ShortAddressesHaveMarksToo) {
+  EXPECT_TRUE(Good("x listen=:1 to=pair:80@backup,1.1.1.1:1").backends[0].backup);
+  EXPECT_TRUE(Good("x listen=:1 to=unix:a@drain,1.1.1.1:1").backends[0].drain);
+}
+
+TEST(RouteConfigTest, PrintsWhatItReads) {
+  for (const char* const text :
+       {"web listen=:80,:81 from=10.0.0.0/8,::1/128 to=pair:80*3,10.0.0.9:81@backup,"
+        "unix:@b*0@drain idle_timeout=5m backlog=7",
+        "e listen=:1 to=echo",
+        "u listen=:1 to=unix:/a*3*1,unix:/a@drain*1,unix:@backup*1@backup"}) {
+    EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
+  }
+}
+
+TEST(RouteConfigTest, AnErrorSaysWhere) {
+  const std::pair<std::string, std::string> table[] = {
+      {"x to=echo", "column 1: no listen=ADDRESS"},
+      {"x listen=:1", "column 1: no to=BACKEND; to=echo answers itself"},
+      {"x listen=:1 tp=echo", "column 13: tp: unknown key; did you mean to?"},
+      {"x listen=:1 frobnicate=1",
+       "column 13: frobnicate: unknown key; a route has listen, from, to and the options of "
+       "--help"},
+      {"x listen=:1,:99999 to=echo", "column 13: :99999: port must be 0-65535"},
+      {"x listen=:1,, to=echo", "column 13: \"\": address is empty"},
+      {"x listen=:1 from=10.0.0.0/8,10.0.0.1/8 to=echo",
+       "column 29: 10.0.0.1/8: has bits beyond its prefix; widen the prefix or clear them"},
+      {"x listen=:1 to=pair:80,:80",
+       "column 24: :80: name the host to connect to, such as 127.0.0.1"},
+      {"x listen=:1 to=10.0.0.1:0", "column 16: 10.0.0.1:0: a backend's port must be 1-65535"},
+      {"x listen=:1 to=pair:80*257",
+       "column 16: pair:80*257: the weight must be a whole number, 0 to 256"},
+      {"x listen=:1 to=pair:80*",
+       "column 16: pair:80*: the weight must be a whole number, 0 to 256"},
+      {"x listen=:1 to=pair:80@bakcup",
+       "column 16: pair:80@bakcup: unknown mark @bakcup; there are @backup and @drain, one of "
+       "them"},
+      {"x listen=:1 to=pair:80@drain@backup",
+       "column 16: pair:80@drain@backup: unknown mark @drain; there are @backup and @drain, one "
+       "of them"},
+      {"x listen=:1 to=echo idle_timeout=5",
+       "column 21: idle_timeout=5: add a unit, for example 5s"},
+  };
+  for (const auto& [text, problem] : table) EXPECT_EQ(Bad(text), problem);
+}
+
+TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
+  const std::string a = "a listen=:80 to=pair:80";
+  EXPECT_EQ(BadTogether({a, "a listen=:81 to=echo"}), "column 1: an earlier route is called a too");
+  EXPECT_EQ(BadTogether({a, "b listen=:81,:80 to=echo"}),
+            "column 14: no client gets here: all go to route a");
+  EXPECT_EQ(BadTogether({a, "b listen=0.0.0.0:80 to=echo"}), "column 10: overlaps :80 of route a");
+  EXPECT_EQ(BadTogether({"a listen=:80,:80 to=echo"}),
+            "column 14: an earlier address covers this one");
+  EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo", "b listen=:80 to=echo backlog=5"}),
+            "column 10: backlog and keepalive_idle must be those of :80 of route a");
+  EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo"}),
+            "column 10: clients of a Unix socket have no address for from");
+  EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=pair:80,127.0.0.1:80"}),
+            "column 34: the route listens there: it would connect to itself");
+  EXPECT_EQ(BadTogether({"a listen=:80 to=pair:80*0,pair:80@drain"}),
+            "column 17: no backend gets connections: all are drained or of weight 0");
+}
+
+TEST(RouteConfigTest, RoutesThatDo) {
+  EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo", "b listen=:80 to=echo"}), "");
+  EXPECT_EQ(BadTogether({"a listen=:0 to=echo", "b listen=:0 to=echo"}), "");
+  // One behind the other.
+  EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=127.0.0.1:81", "b listen=127.0.0.1:81 to=echo"}),
+            "");
+}
+
+}  // namespace
+}  // namespace parkway
