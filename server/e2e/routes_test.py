@@ -22,11 +22,10 @@ class Routes(DaemonTest):
         def serve():
             while True:
                 try:
-                    connection = server.accept()[0]
+                    connection = self.keep(server.accept()[0])
                 except OSError:
                     return  # closed at the end of the test
-                connection.sendall(name)
-                self.keep(connection)
+                connection.sendall(name)  # who reads it may end the test: then it is kept already
 
         threading.Thread(target=serve, daemon=True).start()
         return address_of(server)
