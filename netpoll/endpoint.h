@@ -58,6 +58,8 @@ class Endpoint {
   int family() const { return address_.ss_family; }
   uint16_t port() const;  // 0 for a Unix socket
   bool is_unix() const { return family() == AF_UNIX; }
+  // When it is listened on, the kernel chooses the port, another one each time.
+  bool asks_for_port() const { return !is_unix() && port() == 0; }
   bool is_any() const;       // 0.0.0.0 or ::, whatever dual_stack() says
   bool is_loopback() const;  // 127.0.0.0/8 or ::1
   // To be bound with IPV6_V6ONLY off. Where it is false, the listener turns IPV6_V6ONLY on and does

@@ -117,7 +117,7 @@ int BindUnix(const Kernel& kernel, const Endpoint& at) {
 // Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without
 // it.
 int Probe(const Kernel& kernel, const Endpoint& at) {
-  if (at.port() == 0) return 0;
+  if (at.asks_for_port()) return 0;
   const OwnedFd probe(kernel, OpenAndBind(kernel, at, /*share=*/false));
   return probe.get() < 0 ? probe.get() : 0;
 }

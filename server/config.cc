@@ -233,6 +233,11 @@ class RouteReader {
 
  private:
   absl::Status ReadDefault();
+  absl::Status ReadMode(const std::vector<size_t>& given, bool& echo) const;
+  template <class Part>
+  absl::Status ReadAddresses(const std::vector<size_t>& given,
+                             absl::StatusOr<Part> (*parse)(std::string_view, ResolveFunction*),
+                             std::vector<Part>& parts) const;
   absl::Status ReadSource(const RouteSource& source);
   absl::Status ReadFile(const FlagSetting& file);
   std::vector<size_t> Given(std::string_view name) const;
@@ -274,50 +279,61 @@ absl::Status RouteReader::ReadDefault() {
   is_trial_ = !is_given;
 
   ParsedRoute parsed;
-  parsed.route.name = kDefaultRoute;
-  parsed.route.options = defaults_;
+  Route& route = parsed.route;
+  route.name = kDefaultRoute;
+  route.options = defaults_;
+  parsed.listen_at = listen;
+  parsed.backend_at = backend;
   parsed.error = [this](size_t at, std::string_view problem) {
     return settings_[at].Error(problem);
   };
-  for (const size_t at : mode) {
-    if (settings_[at].value != "proxy" && settings_[at].value != "echo") {
-      return settings_[at].Error("must be proxy or echo");
-    }
-    parsed.route.echo = settings_[at].value == "echo";
-  }
-  const auto refuse = [&](size_t at, const absl::Status& problem) {
-    const FlagSetting& setting = settings_[at];
-    const bool is_list = setting.value.find(',') != setting.value.npos;
-    if (is_list) return setting.Error("one address per flag; repeat --" + setting.name);
-    return setting.Error(std::string(problem.message()));
-  };
-  for (const size_t at : listen) {
-    absl::StatusOr<Listen> found = ParseListen(settings_[at].value, resolve_);
-    if (!found.ok()) return refuse(at, found.status());
-    parsed.route.listen.push_back(*std::move(found));
-    parsed.listen_at.push_back(at);
-  }
-  for (const size_t at : backend) {
-    absl::StatusOr<Backend> found = ParseBackend(settings_[at].value, resolve_);
-    if (!found.ok()) return refuse(at, found.status());
-    parsed.route.backends.push_back(*std::move(found));
-    parsed.backend_at.push_back(at);
-  }
-  if (parsed.route.echo && !backend.empty()) {
+  absl::Status status = ReadMode(mode, route.echo);
+  if (status.ok()) status = ReadAddresses(listen, &ParseListen, route.listen);
+  if (status.ok()) status = ReadAddresses(backend, &ParseBackend, route.backends);
+  if (!status.ok()) return status;
+  if (route.echo && !backend.empty()) {
     return parsed.error(backend.front(), "--mode=echo has no backends; drop one of the two");
   }
-  if (is_given && !parsed.route.echo && backend.empty()) {
+  if (is_given && !route.echo && backend.empty()) {
     return parsed.error(listen.empty() ? mode.back() : listen.front(),
                         "no --backend to relay to; add --backend=HOST:PORT, or --mode=echo to "
                         "answer itself");
   }
   if (listen.empty()) {
     const absl::StatusOr<netpoll::Endpoint> at = netpoll::Endpoint::Parse(kDefaultListen);
-    parsed.route.listen.push_back({std::string(kDefaultListen), {*at}});
+    route.listen.push_back({std::string(kDefaultListen), {*at}});
     // What is wrong with it is wrong with what stands beside it; a trial has nothing beside it.
     parsed.listen_at.push_back(is_trial_ ? 0 : backend.empty() ? mode.back() : backend.front());
   }
   routes_.push_back(std::move(parsed));
+  return absl::OkStatus();
+}
+
+// The last one counts.
+absl::Status RouteReader::ReadMode(const std::vector<size_t>& given, bool& echo) const {
+  for (const size_t at : given) {
+    const std::string& value = settings_[at].value;
+    if (value != "proxy" && value != "echo") return settings_[at].Error("must be proxy or echo");
+    echo = value == "echo";
+  }
+  return absl::OkStatus();
+}
+
+template <class Part>
+absl::Status RouteReader::ReadAddresses(const std::vector<size_t>& given,
+                                        absl::StatusOr<Part> (*parse)(std::string_view,
+                                                                      ResolveFunction*),
+                                        std::vector<Part>& parts) const {
+  for (const size_t at : given) {
+    const FlagSetting& setting = settings_[at];
+    absl::StatusOr<Part> part = parse(setting.value, resolve_);
+    if (!part.ok()) {
+      const bool is_list = setting.value.find(',') != setting.value.npos;
+      if (is_list) return setting.Error("one address per flag; repeat --" + setting.name);
+      return setting.Error(std::string(part.status().message()));
+    }
+    parts.push_back(*std::move(part));
+  }
   return absl::OkStatus();
 }
 
@@ -333,10 +349,7 @@ absl::Status RouteReader::ReadSource(const RouteSource& source) {
 }
 
 absl::Status RouteReader::ReadFile(const FlagSetting& file) {
-  // As --flagfile: relative to the file it is in.
-  const size_t slash = file.place.rfind('/');
-  const bool is_relative = !file.value.starts_with('/') && slash != file.place.npos;
-  const std::string path = (is_relative ? file.place.substr(0, slash + 1) : "") + file.value;
+  const std::string path = PathBeside(file.place, file.value);
   const absl::StatusOr<std::string> text = ReadTextFile(path);
   if (!text.ok()) return file.Error(std::string(text.status().message()));
   const absl::StatusOr<std::vector<RouteSource>> sources = SplitRoutes(*text, path);

@@ -15,16 +15,6 @@ namespace {
 constexpr std::string_view kFlagfile = "flagfile";
 constexpr std::string_view kBlanks = " \t\r";
 
-// One line, whatever bytes the flag held.
-absl::Status Invalid(std::string_view place, std::string_view subject, std::string_view problem) {
-  std::string message(place);
-  if (!place.empty()) message += ": ";
-  message.append(subject).append(": ").append(problem);
-  const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
-  std::replace_if(message.begin(), message.end(), is_control, '?');
-  return absl::InvalidArgumentError(message);
-}
-
 std::string_view Trim(std::string_view line) {
   const size_t begin = line.find_first_not_of(kBlanks);
   if (begin == line.npos) return "";
@@ -92,8 +82,8 @@ absl::Status Scanner::ScanArguments(const std::vector<std::string>& arguments) {
     if (is_end && i + 1 == arguments.size()) break;
     if (is_end || argument.size() < 2 || argument.front() != '-') {
       const std::string subject = is_end ? arguments[i + 1] : argument;
-      return Invalid("", subject.empty() ? "\"\"" : subject,
-                     "not a flag; every argument is one, such as --listen=:8080");
+      return InvalidAt("", subject.empty() ? "\"\"" : subject,
+                       "not a flag; every argument is one, such as --listen=:8080");
     }
     Token token = SplitToken(argument);
     if (TakesNextArgument(token)) {
@@ -139,22 +129,20 @@ absl::Status Scanner::ScanFile(const FlagSetting& flagfile, int depth) {
 absl::Status Scanner::ScanLine(std::string_view line, const std::string& path,
                                const std::string& place, int depth) {
   if (line.empty() || line.front() == '#') return absl::OkStatus();
-  if (line.find('\0') != line.npos) return Invalid(place, "line", "holds a NUL byte");
+  if (line.find('\0') != line.npos) return InvalidAt(place, "line", "holds a NUL byte");
   if (line.front() != '-') {
-    return Invalid(place, line, "not a flag; write --name=value, or # before a comment");
+    return InvalidAt(place, line, "not a flag; write --name=value, or # before a comment");
   }
   Token token = SplitToken(line);
   const size_t blank = token.name.find_first_of(kBlanks);
   if (blank != token.name.npos) {
     const std::string name = token.name.substr(0, blank);
     if (!Find(name).has_value() && name != kFlagfile) return UnknownFlag(name, place);
-    return Invalid(place, line, "in a file the value follows a '=': --" + name + "=value");
+    return InvalidAt(place, line, "in a file the value follows a '=': --" + name + "=value");
   }
   if (token.name == kFlagfile && token.value.has_value()) {
-    const size_t slash = path.rfind('/');
-    const bool is_relative = token.value->substr(0, 1) != "/" && slash != path.npos;
-    const std::string folder = is_relative ? path.substr(0, slash + 1) : "";
-    const FlagSetting flagfile{.name = token.name, .value = folder + *token.value, .place = place};
+    const FlagSetting flagfile{
+        .name = token.name, .value = PathBeside(path, *token.value), .place = place};
     return ScanFile(flagfile, depth + 1);
   }
   return Add(std::move(token), place);
@@ -162,11 +150,11 @@ absl::Status Scanner::ScanLine(std::string_view line, const std::string& path,
 
 absl::Status Scanner::Add(Token token, const std::string& place) {
   if (settings_.size() == kFlagCountMax) {
-    return Invalid(place, "--" + token.name,
-                   "more than " + std::to_string(kFlagCountMax) + " flags");
+    return InvalidAt(place, "--" + token.name,
+                     "more than " + std::to_string(kFlagCountMax) + " flags");
   }
   if (token.name == kFlagfile) {
-    return Invalid(place, "--flagfile", "needs a value, for example --flagfile=parkway.flags");
+    return InvalidAt(place, "--flagfile", "needs a value, for example --flagfile=parkway.flags");
   }
   const std::optional<size_t> negated = FindNegated(token.name);
   const std::optional<size_t> flag = Find(token.name);
@@ -177,11 +165,11 @@ absl::Status Scanner::Add(Token token, const std::string& place) {
     case Kind::kBool:
       return AddBool(*flag, std::move(token), place);
     case Kind::kCommandLine:
-      return Invalid(place, "--" + token.name,
-                     place.empty() ? "takes no such value" : "belongs on the command line");
+      return InvalidAt(place, "--" + token.name,
+                       place.empty() ? "takes no such value" : "belongs on the command line");
     case Kind::kValue:
       if (!token.value.has_value()) {
-        return Invalid(place, "--" + token.name, "needs a value: --" + token.name + "=...");
+        return InvalidAt(place, "--" + token.name, "needs a value: --" + token.name + "=...");
       }
       settings_.push_back({*flag, std::move(token.name), *std::move(token.value), place});
       return absl::OkStatus();
@@ -192,13 +180,13 @@ absl::Status Scanner::Add(Token token, const std::string& place) {
 absl::Status Scanner::AddBool(size_t flag, Token token, const std::string& place) {
   const std::string name(known_[flag].name);
   if (token.name != name) {
-    if (token.value.has_value()) return Invalid(place, "--" + token.name, "takes no value");
+    if (token.value.has_value()) return InvalidAt(place, "--" + token.name, "takes no value");
     settings_.push_back({flag, name, "false", place});
     return absl::OkStatus();
   }
   const std::optional<std::string> value = ParseBool(token.value.value_or("true"));
   if (!value.has_value()) {
-    return Invalid(place, "--" + name + "=" + *token.value, "must be true or false");
+    return InvalidAt(place, "--" + name + "=" + *token.value, "must be true or false");
   }
   settings_.push_back({flag, name, *value, place});
   return absl::OkStatus();
@@ -211,7 +199,7 @@ absl::Status Scanner::UnknownFlag(const std::string& name, const std::string& pl
   const std::string_view nearest = Nearest(name, names);
   const std::string hint =
       nearest.empty() ? "--help lists all flags" : "did you mean --" + std::string(nearest) + "?";
-  return Invalid(place, "--" + name, "unknown flag; " + hint);
+  return InvalidAt(place, "--" + name, "unknown flag; " + hint);
 }
 
 bool Scanner::TakesNextArgument(const Token& token) const {
@@ -237,11 +225,20 @@ std::optional<size_t> Scanner::FindNegated(std::string_view name) const {
 
 }  // namespace
 
+absl::Status InvalidAt(std::string_view place, std::string_view subject, std::string_view problem) {
+  std::string message(place);
+  if (!place.empty()) message += ": ";
+  message.append(subject).append(": ").append(problem);
+  const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
+  std::replace_if(message.begin(), message.end(), is_control, '?');
+  return absl::InvalidArgumentError(message);
+}
+
 absl::Status FlagSetting::Error(std::string_view problem) const {
   // The usual reason for a '#' in a value is a comment behind it, which flagfiles do not have.
   const bool has_comment = !place.empty() && value.find('#') != value.npos;
   const std::string hint = has_comment ? " (a comment needs a line of its own)" : "";
-  return Invalid(place, "--" + name + "=" + value, std::string(problem) + hint);
+  return InvalidAt(place, "--" + name + "=" + value, std::string(problem) + hint);
 }
 
 absl::StatusOr<std::vector<FlagSetting>> ScanFlags(const std::vector<std::string>& arguments,

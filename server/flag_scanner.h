@@ -31,6 +31,10 @@ struct KnownFlag {
   Kind kind = Kind::kValue;
 };
 
+// kInvalidArgument "place: subject: problem", or without a place "subject: problem"; one line,
+// whatever bytes they hold.
+absl::Status InvalidAt(std::string_view place, std::string_view subject, std::string_view problem);
+
 // One flag as it was given.
 struct FlagSetting {
   size_t flag = 0;      // index into the known flags

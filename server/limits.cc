@@ -33,8 +33,7 @@ int64_t Pipes(const Config& config, int64_t descriptors) {
 
 int64_t DescriptorsPerClient(const Config& config) {
   if (config.embedded_backends) return 3;
-  const auto echoes = [](const Route& route) { return route.echo; };
-  return std::all_of(config.routes.begin(), config.routes.end(), echoes) ? 1 : 2;
+  return OnlyEcho(config.routes) ? 1 : 2;
 }
 
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {

@@ -39,6 +39,24 @@ bool TakeSuffix(std::string_view& text, std::string_view suffix) {
   return true;
 }
 
+bool IsUnix(std::string_view text) { return text.starts_with("unix:"); }
+
+// Cuts "*3" off, if it is there.
+absl::Status TakeWeight(std::string_view& text, int& weight) {
+  const size_t star = text.rfind('*');
+  if (star == text.npos || star == 0) return absl::OkStatus();
+  const std::string_view number = text.substr(star + 1);
+  const bool has_digits = !number.empty() && number.find_first_not_of("0123456789") == number.npos;
+  if (IsUnix(text) && !has_digits) return absl::OkStatus();  // it belongs to the path
+  const absl::StatusOr<int64_t> found = ParseCount(number, 0, kWeightMax);
+  if (!found.ok()) {
+    return absl::InvalidArgumentError("the weight " + std::string(found.status().message()));
+  }
+  weight = static_cast<int>(*found);
+  text = text.substr(0, star);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunction* resolve) {
   const auto is_control = [](unsigned char c) { return std::iscntrl(c) != 0; };
   if (std::any_of(text.begin(), text.end(), is_control)) {
@@ -192,15 +210,13 @@ std::string Conflict(const Endpoint& listen, const Route& route, const Seen& oth
 absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
   for (size_t i = 0; i < parsed.route.listen.size(); ++i) {
     for (const Endpoint& at : parsed.route.listen[i].at) {
-      // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
-      // Port 0 is a new port each time.
       if (at.is_unix() && !parsed.route.from.empty()) {
         return parsed.error(parsed.listen_at[i],
                             "clients of a Unix socket have no address for from");
       }
-      const bool may_repeat = !at.is_unix() && at.port() == 0;
+      // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
       for (const Seen& other : seen) {
-        const std::string conflict = may_repeat ? "" : Conflict(at, parsed.route, other);
+        const std::string conflict = at.asks_for_port() ? "" : Conflict(at, parsed.route, other);
         if (!conflict.empty()) return parsed.error(parsed.listen_at[i], conflict);
       }
       seen.push_back({at, &parsed.route});
@@ -256,32 +272,19 @@ absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* res
   Backend backend;
   backend.backup = TakeSuffix(text, kBackup);
   backend.drain = !backend.backup && TakeSuffix(text, kDrain);
-  const bool is_unix = text.starts_with("unix:");
   const size_t mark = text.rfind('@');
-  if (!is_unix && mark != text.npos) {
+  if (!IsUnix(text) && mark != text.npos) {
     return absl::InvalidArgumentError("unknown mark " + std::string(text.substr(mark)) +
                                       "; there are @backup and @drain, one of them");
   }
-  const size_t star = text.rfind('*');
-  const bool has_weight =
-      star != text.npos && star > 0 &&
-      (!is_unix ||
-       (star + 1 < text.size() && text.find_first_not_of("0123456789", star + 1) == text.npos));
-  if (has_weight) {
-    const absl::StatusOr<int64_t> weight = ParseCount(text.substr(star + 1), 0, kWeightMax);
-    if (!weight.ok()) {
-      return absl::InvalidArgumentError("the weight " + std::string(weight.status().message()));
-    }
-    backend.weight = static_cast<int>(*weight);
-    text = text.substr(0, star);
-  }
+  if (const absl::Status taken = TakeWeight(text, backend.weight); !taken.ok()) return taken;
   absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
   if (!found.ok()) return found.status();
   for (const Endpoint& at : *found) {
     if (at.is_any()) {
       return absl::InvalidArgumentError("name the host to connect to, such as 127.0.0.1");
     }
-    if (!at.is_unix() && at.port() == 0) {
+    if (at.asks_for_port()) {
       return absl::InvalidArgumentError("a backend's port must be 1-65535");
     }
   }
@@ -316,20 +319,23 @@ std::vector<Endpoint> ListenAddresses(const std::vector<Route>& routes) {
   for (const Route& route : routes) {
     for (const Listen& listen : route.listen) {
       for (const Endpoint& at : listen.at) {
-        const bool is_new = !at.is_unix() && at.port() == 0;
-        if (is_new || std::find(all.begin(), all.end(), at) == all.end()) all.push_back(at);
+        const bool is_known = std::find(all.begin(), all.end(), at) != all.end();
+        if (at.asks_for_port() || !is_known) all.push_back(at);
       }
     }
   }
   return all;
 }
 
+bool OnlyEcho(const std::vector<Route>& routes) {
+  return std::all_of(routes.begin(), routes.end(), [](const Route& route) { return route.echo; });
+}
+
 std::string FormatBackend(const Backend& backend) {
   std::string text = backend.text;
   // A path may end as a weight or a mark does.
-  const bool is_unclear =
-      text.starts_with("unix:") &&
-      (text.find('*') != text.npos || text.ends_with(kBackup) || text.ends_with(kDrain));
+  const bool is_unclear = IsUnix(text) && (text.find('*') != text.npos || text.ends_with(kBackup) ||
+                                           text.ends_with(kDrain));
   if (backend.weight != 1 || is_unclear) text += "*" + std::to_string(backend.weight);
   if (backend.backup) text += kBackup;
   if (backend.drain) text += kDrain;

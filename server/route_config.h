@@ -58,6 +58,9 @@ absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* res
 // Where to accept, each address once; a port 0 is another one each time.
 std::vector<netpoll::Endpoint> ListenAddresses(const std::vector<Route>& routes);
 
+// None of them relays.
+bool OnlyEcho(const std::vector<Route>& routes);
+
 // A backend as ParseBackend reads it.
 std::string FormatBackend(const Backend& backend);
 // What stands in a --route or a line of a --routes_file, from which ParseRoute makes the same

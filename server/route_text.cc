@@ -36,17 +36,12 @@ bool Blank(std::string& line) {
 }  // namespace
 
 absl::Status RouteSource::Error(size_t at, std::string_view problem) const {
-  const auto column = [&](size_t index) {
-    return "column " + std::to_string(index + 1) + ": " + std::string(problem);
-  };
-  if (path_.empty()) return flag_.Error(column(at));
+  const auto column = [](size_t index) { return "column " + std::to_string(index + 1); };
+  if (path_.empty()) return flag_.Error(column(at) + ": " + std::string(problem));
   const std::string_view before = text().substr(0, at);
   const size_t line_begin = before.rfind('\n') + 1;  // npos + 1 is 0
   const auto line = line_ + std::count(before.begin(), before.end(), '\n');
-  std::string message = path_ + ":" + std::to_string(line) + ": " + column(at - line_begin);
-  std::replace_if(
-      message.begin(), message.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
-  return absl::InvalidArgumentError(message);
+  return InvalidAt(path_ + ":" + std::to_string(line), column(at - line_begin), problem);
 }
 
 absl::StatusOr<RouteText> ScanRoute(const RouteSource& source) {

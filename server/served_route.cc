@@ -29,12 +29,14 @@ std::vector<uint32_t> Rotation(const std::vector<int>& weights) {
   };
   const int divisor =
       std::reduce(weights.begin(), weights.end(), 0, [](int a, int b) { return std::gcd(a, b); });
-  std::map<int, int64_t> seen;
+  std::map<int, int64_t> count;
+  for (const int weight : weights) ++count[weight];
+  std::map<int, int64_t> rank;
   std::priority_queue<Due> due;
   for (size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] == 0) continue;
-    const auto count = std::count(weights.begin(), weights.end(), weights[i]);
-    due.push({0, weights[i] / divisor, seen[weights[i]]++, count, static_cast<uint32_t>(i)});
+    const int weight = weights[i];
+    if (weight == 0) continue;
+    due.push({0, weight / divisor, rank[weight]++, count[weight], static_cast<uint32_t>(i)});
   }
   std::vector<uint32_t> rotation;
   while (!due.empty()) {

@@ -76,9 +76,9 @@ absl::Status Server::BindAll() {
     }
     AddRoute(served);
   }
-  for (const Place& place : places_) {
-    if (place.routes.front() == built_in_) continue;  // bound already
-    if (const absl::Status bound = BindDoors(place); !bound.ok()) return bound;
+  for (const Frontend& frontend : frontends_) {
+    if (frontend.routes.front() == built_in_) continue;  // bound already
+    if (const absl::Status bound = BindDoors(frontend); !bound.ok()) return bound;
   }
   return absl::OkStatus();
 }
@@ -91,8 +91,9 @@ absl::Status Server::BindBuiltIn(Route& trial) {
   routes_.push_back(std::make_unique<ServedRoute>(echo));
   built_in_ = routes_.back().get();
   for (int i = 0; i < 2; ++i) {
-    places_.push_back({*netpoll::Endpoint::Parse("127.0.0.1:0"), "built-in backend", {built_in_}});
-    if (const absl::Status bound = BindDoors(places_.back()); !bound.ok()) return bound;
+    frontends_.push_back(
+        {*netpoll::Endpoint::Parse("127.0.0.1:0"), "built-in backend", {built_in_}});
+    if (const absl::Status bound = BindDoors(frontends_.back()); !bound.ok()) return bound;
     const netpoll::Endpoint& at = doors_.back()->socket.at;
     trial.backends.push_back({.text = at.ToString(), .at = {at}});
   }
@@ -104,33 +105,34 @@ void Server::AddRoute(const Route& route) {
   ServedRoute* const served = routes_.back().get();
   for (const Listen& listen : route.listen) {
     for (const netpoll::Endpoint& at : listen.at) {
-      const bool shared = at.is_unix() || at.port() != 0;  // a port 0 is a new one each time
-      const auto place = std::find_if(places_.begin(), places_.end(),
-                                      [&](const Place& p) { return shared && p.at == at; });
-      if (place != places_.end()) {
-        place->routes.push_back(served);
+      const auto is_here = [&](const Frontend& other) {
+        return other.at == at && !at.asks_for_port();
+      };
+      const auto frontend = std::find_if(frontends_.begin(), frontends_.end(), is_here);
+      if (frontend != frontends_.end()) {
+        frontend->routes.push_back(served);
       } else {
         // Nobody who used flags has heard of a route.
         const bool by_flag = route.name == kDefaultRoute;
-        places_.push_back({at, by_flag ? "--listen=" : "route " + route.name + ": ", {served}});
+        frontends_.push_back({at, by_flag ? "--listen=" : "route " + route.name + ": ", {served}});
       }
     }
   }
 }
 
-absl::Status Server::BindDoors(const Place& place) {
+absl::Status Server::BindDoors(const Frontend& frontend) {
   const int workers = static_cast<int>(poller_->event_sources().size());
-  auto sockets = netpoll::Bind(poller_->kernel(), place.at, workers,
-                               ListenOptionsOf(place.routes.front()->config()));
+  auto sockets = netpoll::Bind(poller_->kernel(), frontend.at, workers,
+                               ListenOptionsOf(frontend.routes.front()->config()));
   if (!sockets.ok()) {
     return absl::Status(sockets.status().code(),
-                        place.name + std::string(sockets.status().message()));
+                        frontend.name + std::string(sockets.status().message()));
   }
   int worker = 0;
   for (const netpoll::BoundSocket& socket : *sockets) {
     auto door = std::make_unique<Door>();
     door->socket = socket;
-    door->place = &place;
+    door->frontend = &frontend;
     door->worker = worker++;
     doors_.push_back(std::move(door));
   }
@@ -168,14 +170,14 @@ Server::~Server() {
 // Where it accepts, or any route (nullptr), with the ports the kernel chose.
 std::vector<std::string> Server::Addresses(const ServedRoute* route) const {
   std::vector<std::string> found;
-  const Place* last = nullptr;
+  const Frontend* last = nullptr;
   for (const auto& door : doors_) {
-    const std::vector<ServedRoute*>& routes = door->place->routes;
+    const std::vector<ServedRoute*>& routes = door->frontend->routes;
     const bool asked = route == nullptr
                            ? routes.front() != built_in_
                            : std::find(routes.begin(), routes.end(), route) != routes.end();
-    if (asked && door->place != last) found.push_back(door->socket.at.ToString());
-    last = door->place;
+    if (asked && door->frontend != last) found.push_back(door->socket.at.ToString());
+    last = door->frontend;
   }
   return found;
 }
@@ -205,8 +207,7 @@ std::string Server::DescribeRoutes() const {
 }
 
 std::string Server::Banner() const {
-  const auto echoes = [](const Route& route) { return route.echo; };
-  const bool echo = std::all_of(config_.routes.begin(), config_.routes.end(), echoes);
+  const bool echo = OnlyEcho(config_.routes);
   const RouteOptions& defaults = config_.defaults;
   std::string text = "parkway " + std::string(kVersion) + ": " + (echo ? "echo" : "proxy") + ", " +
                      std::to_string(scheduler_->worker_count()) + " workers" +
@@ -266,14 +267,14 @@ void Server::ServeDoor(Door& door) {
 // Those the kernel has accepted already are served too, as long as there is room: at most a queue's
 // worth, since under load more come all the time.
 void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
-  const int most = door.place->routes.front()->config().options.backlog;
+  const int most = door.frontend->routes.front()->config().options.backlog;
   for (int i = 0; i < most && TakePlace(door); ++i) {
     Conn client;
-    if (!listener.TryAccept(client).ok()) return LeavePlace(door.place->routes.front());
+    if (!listener.TryAccept(client).ok()) return LeavePlace(door.frontend->routes.front());
     if (ServedRoute* const route = RouteOf(client, door); route != nullptr) {
       StartSession(std::move(client), *route, door);
     } else {
-      LeavePlace(door.place->routes.front());
+      LeavePlace(door.frontend->routes.front());
       TurnAway(client);
     }
   }
@@ -315,7 +316,7 @@ void Server::AwaitPlace(const Door& door) {
 
 // False at max_conns. A trial run's own backends take no place.
 bool Server::TakePlace(const Door& door) {
-  if (door.place->routes.front() == built_in_) return true;
+  if (door.frontend->routes.front() == built_in_) return true;
   int64_t count = clients_.load(std::memory_order_seq_cst);
   do {
     if (count >= max_conns_) return false;
@@ -333,7 +334,7 @@ void Server::LeavePlace(const SessionRoute* route) {
 
 // nullptr: none serves it. Only where it matters its address is asked for: a system call.
 ServedRoute* Server::RouteOf(Conn& client, const Door& door) {
-  const std::vector<ServedRoute*>& routes = door.place->routes;
+  const std::vector<ServedRoute*>& routes = door.frontend->routes;
   if (routes.front()->config().from.empty()) return routes.front();
   const netpoll::Endpoint peer = client.peer();
   const auto serves = [&](const ServedRoute* route) { return route->Serves(peer); };

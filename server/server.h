@@ -76,7 +76,7 @@ class Server final : private SessionOwner {
 
  private:
   // Of routes that accept at one address the first that serves the client has it.
-  struct Place {
+  struct Frontend {
     netpoll::Endpoint at;
     std::string name;  // for errors
     std::vector<ServedRoute*> routes;
@@ -84,7 +84,7 @@ class Server final : private SessionOwner {
   // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
-    const Place* place = nullptr;
+    const Frontend* frontend = nullptr;
     int worker = 0;
     uint32_t turn = 0;                      // of the workers to compare this one's load with
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
@@ -94,7 +94,7 @@ class Server final : private SessionOwner {
          int64_t descriptors);
   absl::Status BindAll();
   absl::Status BindBuiltIn(Route& trial);
-  absl::Status BindDoors(const Place& place);
+  absl::Status BindDoors(const Frontend& frontend);
   void AddRoute(const Route& route);
   void StartWorkers();
   std::string DescribeRoutes() const;
@@ -125,7 +125,7 @@ class Server final : private SessionOwner {
   const Platform platform_;
   std::vector<std::unique_ptr<ServedRoute>> routes_;
   ServedRoute* built_in_ = nullptr;  // of a trial run: its own backends', which take no place
-  std::deque<Place> places_;
+  std::deque<Frontend> frontends_;
   std::unique_ptr<netpoll::Poller> poller_;
   std::vector<std::unique_ptr<Door>> doors_;
   SessionList list_;

@@ -24,4 +24,10 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   return text;
 }
 
+std::string PathBeside(const std::string& other, const std::string& path) {
+  const size_t slash = other.rfind('/');
+  const bool is_relative = !path.starts_with('/') && slash != other.npos;
+  return (is_relative ? other.substr(0, slash + 1) : "") + path;
+}
+
 }  // namespace parkway

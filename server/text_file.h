@@ -18,6 +18,9 @@ inline constexpr size_t kTextFileBytesMax = 1 << 20;
 // repeating the path: "No such file or directory", "larger than 1 MiB".
 absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 
+// `path` as it is meant in a file that is at `other`: relative to that file's folder.
+std::string PathBeside(const std::string& other, const std::string& path);
+
 }  // namespace parkway
 
 #endif  // PARKWAY_SERVER_TEXT_FILE_H_
