@@ -47,7 +47,7 @@ CROWD = {"echo": 20, "stream": 6, "slow client": 8, "slow backend": 4, "answer":
 # buffers of what slow clients had not taken.
 BURST = 300  # connects at once; twice as many then
 DEAF = 40  # clients that do not read, then
-WARM_UP_ROUNDS = 3  # at least
+WARM_UP_ROUNDS = 3  # at least, in each of its spells
 PROGRESS_S = 10
 DRIFT_MAX = 0.02
 DRIFT_FROM_S = 120  # before that, memory still warms up
@@ -559,16 +559,26 @@ class Soak:
             backend.kill()
 
     def _warm_up(self, seconds):
+        """Spells of load, until one adds no memory or a third of the time is over."""
+        base = self._spell(seconds / 20)
+        while now() < seconds / 3:
+            before, base = base, self._spell(seconds / 20)
+            if base[0] < before[0] * (1 + DRIFT_MAX / 4):
+                break
+        return base
+
+    def _spell(self, seconds):
+        until = now() + seconds
         self._load.start()
         rounds = 0
-        while rounds < WARM_UP_ROUNDS or now() < seconds / 10:
+        while rounds < WARM_UP_ROUNDS or now() < until:
             self._load.burst(2 * BURST)
             self._load.deaf(DEAF, 0.5)
             rounds += 1
         self._load.stop()
-        base = self._quiet()
-        say(f"warm: {base[0] / MIB:.2f} MiB, {base[1]} descriptors")
-        return base
+        quiet = self._quiet()
+        say(f"warm: {quiet[0] / MIB:.2f} MiB, {quiet[1]} descriptors")
+        return quiet
 
     def _quiet(self):
         """(memory, descriptors) of the daemon when it has nothing to do."""
