@@ -188,6 +188,15 @@ class Routes(programs_test.ProgramTest):
             done = run_parkway("--check", *flags)
             self.assertEqual((done.returncode, done.stderr), (0, ""), line)
 
+    @runs(r"parkway --check --route='redis listen=:6379 to=10.0.0.1:6379,10.0.0.2:6379@backup health=tcp "
+          r"health_send=PING\r\n health_expect=+PONG on_down=close'",
+          "parkway --check --route='web listen=:80 to=10.0.0.3:8080,10.0.0.4:8080 balance=leastconn "
+          "health=http health_port=8081 health_path=/healthz slow_start=30s'")
+    def test_health(self, *lines):
+        for line in lines:
+            done = run_parkway(*shlex.split(line)[1:])
+            self.assertEqual((done.returncode, done.stderr), (0, ""), line)
+
     @runs("parkway --check --routes_file=/etc/parkway/routes")
     def test_the_file_shown(self, line):
         page = (TREE / "docs/routes.md").read_text()

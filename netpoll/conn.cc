@@ -260,6 +260,22 @@ IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline) {
   return result;
 }
 
+// The slot is the one in which Connect waits later; a turn that nobody took is a spurious wake-up
+// there.
+IoResult Conn::AwaitTurn(sched::Deadline deadline) {
+  const internal::Socket::Hold hold(socket_, Direction::kWrite);
+  if (!hold) return kIsClosed;
+  socket_.SetDeadlineHeld(Direction::kWrite, deadline);
+  const IoResult result = socket_.AwaitTurn(Direction::kWrite);
+  socket_.SetDeadlineHeld(Direction::kWrite, sched::kNever);
+  return result;
+}
+
+void Conn::GiveTurn() {
+  socket_.Use(
+      [this] { internal::PollDesc::Wake(socket_.desc()->slot(Direction::kWrite).Notify()); });
+}
+
 IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline) {
   const Kernel& kernel = socket_.kernel();
   const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

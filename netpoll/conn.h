@@ -53,6 +53,11 @@ class Conn {
   // kReset or kError with the errno (ECONNREFUSED is kError). After an error, but not kClosed,
   // Connect may be tried again.
   IoResult Connect(const Endpoint& to, sched::Deadline deadline);
+  // Not connected: blocks until GiveTurn() (kOk), `deadline` (kTimeout) or Close() (kClosed). For
+  // those that have to wait before they may connect. A turn given before is not lost.
+  IoResult AwaitTurn(sched::Deadline deadline);
+  // From any fiber; never blocks.
+  void GiveTurn();
 
   // One direction of a connection, held: nobody else reads (or writes) while one exists. What a
   // loop over many operations takes once; the operations of Conn below take it for one call each.

@@ -867,6 +867,54 @@ TEST_P(ConnTest, AMovedDeadlineEndsAConnect) {
   EXPECT_EQ(result.status, IoStatus::kTimeout);
 }
 
+TEST_P(ConnTest, ATurnEndsTheWaitForIt) {
+  Conn& conn = NewConn(0);
+  IoResult result{.status = IoStatus::kError};
+  std::atomic<bool> done = false;
+  Go(0, [&] {
+    result = conn.AwaitTurn(sched::kNever);
+    done = true;
+  });
+  AwaitIdle();
+  EXPECT_FALSE(done);
+  On(Elsewhere(), [&] { conn.GiveTurn(); });
+  Join();
+  EXPECT_TRUE(result.ok()) << result;
+}
+
+TEST_P(ConnTest, ATurnGivenBeforeIsNotLostAndDoesNotEndAConnect) {
+  FullListener full;
+  Conn& conn = NewConn(0);
+  IoResult result;
+  std::atomic<bool> done = false;
+  Go(0, [&] {
+    conn.GiveTurn();
+    EXPECT_TRUE(conn.AwaitTurn(sched::kNever).ok());
+    EXPECT_EQ(conn.AwaitTurn(Now() + milliseconds(1)).status, IoStatus::kTimeout);
+    conn.GiveTurn();
+    result = conn.Connect(full.at(), sched::kNever);
+    done = true;
+  });
+  AwaitIdle();
+  EXPECT_FALSE(done);
+  full.MakeRoom();
+  Join();
+  EXPECT_TRUE(result.ok()) << result;
+}
+
+TEST_P(ConnTest, CloseEndsTheWaitForATurn) {
+  Conn& conn = NewConn(Elsewhere());
+  IoResult result;
+  Go(0, [&] { result = conn.AwaitTurn(sched::kNever); });
+  AwaitIdle();
+  On(Elsewhere(), [&] {
+    conn.Close();
+    conn.GiveTurn();  // means nothing any more
+  });
+  Join();
+  EXPECT_EQ(result.status, IoStatus::kClosed);
+}
+
 // Deadlines may be set by any fiber at any time, also while Connect brings the descriptor.
 TEST_P(ConnTest, DeadlinesMoveWhileConnecting) {
   RawSocket listener = RawSocket::Listen(Endpoint::Parse("127.0.0.1:0").value());

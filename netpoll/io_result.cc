@@ -47,11 +47,29 @@ IoResult IoResult::FromErrno(int os_error, size_t bytes) {
   }
 }
 
+bool IoResult::is_local() const {
+  switch (os_error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case ENOSPC:  // epoll's watches
+    case EADDRNOTAVAIL:
+    case EACCES:
+    case EPERM:  // a security module or a packet filter forbids it
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string IoResult::Reason() const {
+  return os_error != 0 ? std::system_category().message(os_error) : ToString(status);
+}
+
 absl::Status IoResult::ToStatus(std::string_view what) const {
   if (ok()) return absl::OkStatus();
-  std::string message(what);
-  message += ": ";
-  message += os_error != 0 ? std::system_category().message(os_error) : ToString(status);
+  const std::string message = std::string(what) + ": " + Reason();
   if (status == IoStatus::kTimeout) return absl::DeadlineExceededError(message);
   if (status == IoStatus::kClosed) return absl::CancelledError(message);
   return absl::UnavailableError(message);

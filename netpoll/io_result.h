@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -34,6 +35,12 @@ struct [[nodiscard]] IoResult {
   // The result of a system call that failed with `os_error`, kOk if that is 0.
   static IoResult FromErrno(int os_error, size_t bytes = 0);
 
+  // A connect or an accept failed for want of something on this machine (descriptors, memory, a
+  // free port, a permission), which says nothing about the peer.
+  bool is_local() const;
+
+  // What an operator reads: "Connection refused", or the status in words.
+  std::string Reason() const;
   // For logs and start-up: "what: reason". OK if ok().
   absl::Status ToStatus(std::string_view what) const;
 };

@@ -182,21 +182,6 @@ void Listener::Close() {
   socket_.Close();
 }
 
-// What passes, but with no event that tells when.
-bool Listener::IsShortage(int os_error) {
-  switch (os_error) {
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case ENOMEM:
-    case ENOSPC:  // epoll's watches
-    case EPERM:   // a security module forbids it, before the connection leaves the queue
-      return true;
-    default:
-      return false;
-  }
-}
-
 IoResult Listener::Accept(Conn& conn) {
   const internal::Socket::Hold hold(socket_, Direction::kRead);
   if (!hold) return {.status = IoStatus::kClosed};
@@ -207,7 +192,7 @@ IoResult Listener::Accept(Conn& conn) {
     if (result.os_error == EAGAIN) {
       result = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
     }
-    if (IsShortage(result.os_error)) result = Pause();
+    if (result.is_local()) result = Pause();  // it passes, but no event tells when
     if (!result.ok()) return result;
   }
 }
@@ -274,7 +259,7 @@ IoResult Listener::Pause() {
     waited = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
   } while (waited.ok());
   socket_.SetDeadline(Direction::kRead, sched::kNever);
-  if (IsShortage(waited.os_error)) {  // it cannot even wait there
+  if (waited.is_local()) {  // it cannot even wait there
     sched::SleepFor(kPause);
     return {};
   }

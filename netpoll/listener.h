@@ -91,7 +91,6 @@ class Listener {
   const Stats& stats() const { return stats_; }
 
  private:
-  static bool IsShortage(int os_error);
   IoResult AcceptOne(Conn& conn);
   IoResult Pause();
   void Shed();

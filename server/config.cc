@@ -60,11 +60,40 @@ DEFINE_int32(backlog, 4096,
              "whose default is the same 4096: enough for a burst while a worker is busy. Raising "
              "it costs kernel memory in a burst, and lets clients wait longer before they see "
              "that the daemon is overloaded.");
+DEFINE_string(balance, "rr",
+              "How a connection's backend is chosen. "
+              "rr, leastconn, random2, source, maglev or first. rr: turns, by weight. leastconn: "
+              "the fewest sessions for its weight, for sessions of "
+              "very unequal length. random2: the better of two drawn, nearly as even as leastconn "
+              "where many proxies share the backends. source: the same backend for a client's "
+              "address, whichever Parkway it comes to; maglev: likewise, in constant time for "
+              "hundreds of backends. first: the first that has not its max, so that the others may "
+              "sleep.");
+DEFINE_int32(
+    hash_balance_factor, 0,
+    "Most that balance source and maglev give to one; 0 no limit. "
+    "In percent of its share, 0 or 101 to 10000: of the sessions there are now; who is beyond gets "
+    "another backend. 0 keeps every client's backend, however uneven the clients are; 125 "
+    "is even enough for most. Lowering it moves more clients.");
 DEFINE_string(connect_timeout, "5s",
               "Longest wait for a backend to accept. "
               "A duration, 1ms to 1h. 5s outlasts two lost packets (the kernel repeats after 1s "
               "and 3s). Raising it holds the clients of a dead backend, and two descriptors for "
               "each, for as long.");
+DEFINE_int32(connect_retries, 3,
+             "Further backends to try when a connect fails. "
+             "A count, 0 to 15; none is tried twice. 3 outlasts the loss of a few backends of "
+             "many before they are known to be down. Raising it lets a client wait for as many "
+             "connect_timeouts more.");
+DEFINE_int32(max_queue, 1024,
+             "Connections that may wait while every backend has its max. "
+             "Of each route, 0 to 1000000; beyond that they are reset at once (queue_full). Only "
+             "where backends have a max. Raising it costs two descriptors and a fiber's stack per "
+             "waiting client, and lets clients wait longer for the same backends.");
+DEFINE_string(queue_timeout, "5s",
+              "How long a connection waits while every backend has its max. "
+              "A duration, 1ms to 1h; then it is reset (queue_timeout). 5s is what a user waits. "
+              "Raising it fills the queue with clients that have given up.");
 DEFINE_string(idle_timeout, "1h",
               "Ends a connection that is silent in both directions; 0 never. "
               "A duration, 0 or 1ms to 8760h. 1h outlasts the pauses of database pools and still "
@@ -83,6 +112,64 @@ DEFINE_string(reset_linger, "1s",
               "or a drain has this long to finish too. 1s suits slow links. Raising it keeps the "
               "descriptors of ended connections longer, and drains by as much, if peers neither "
               "read nor finish; 0 waits for nobody.");
+DEFINE_string(health, "passive",
+              "How a backend is found to be down. "
+              "off, passive, tcp or http. passive: by health_fall failed connects in a row, after "
+              "which it is checked until it "
+              "answers again; not if it is its route's only one. tcp: also by checks all the time, "
+              "a connect, and health_send and health_expect if they are given. http: likewise, a "
+              "GET, for which 200 to 399 is good. The default sends nothing unasked to backends "
+              "that work.");
+DEFINE_string(health_interval, "2s",
+              "From one check of a backend to the next. "
+              "A duration, 10ms to 1h, a tenth more or less, so that checks do not come together; "
+              "a quarter of it while results speak against what the backend is held for. With 2s a "
+              "frozen backend is down after about 6s. Lowering it finds that sooner and costs a "
+              "connection per check.");
+DEFINE_string(
+    health_timeout, "1s",
+    "How long a check may take. "
+    "A duration, 1ms to 1h, from the connect to the end of the answer. 1s is far beyond a "
+    "healthy answer. Lowering it takes backends down that are only slow.");
+DEFINE_int32(health_rise, 2,
+             "Checks in a row that take it up again. "
+             "A count, 1 to 100. One may be luck, so it is 2. Raising it keeps a flapping backend "
+             "out for longer.");
+DEFINE_int32(health_fall, 3,
+             "Checks or connects in a row that take a backend down. "
+             "A count, 1 to 100. 3 forgives a lost packet or a restart. Lowering it reacts sooner, "
+             "also to what is none.");
+DEFINE_int32(health_port, 0,
+             "Port to check; 0 the backend's own. "
+             "0 to 65535, for services that tell their health elsewhere.");
+DEFINE_string(health_path, "/",
+              "What a check asks for, with health http. "
+              "A path of up to 1024 bytes. The default is there on most servers.");
+DEFINE_string(health_host, "",
+              "Host header of a check, with health http. "
+              "Up to 255 bytes; without it, the backend's address.");
+DEFINE_string(
+    health_send, "",
+    "What a check sends, with health tcp; without it, nothing. "
+    "Up to 4096 bytes, with \\r \\n \\t \\s (a blank) \\\\ and \\xHH: PING\\r\\n for Redis.");
+DEFINE_string(health_expect, "",
+              "What must be in the answer to a check, with health tcp. "
+              "Up to 4096 bytes, written as health_send, within the first 16KiB: +PONG for Redis. "
+              "Without it a backend is good that accepts.");
+DEFINE_string(all_down, "refuse",
+              "What a connection gets when no backend is up. "
+              "refuse or try. refuse: a reset at once (no_backend), so that clients go elsewhere. "
+              "try: a backend "
+              "as if all were up, for checks that may be wrong.");
+DEFINE_string(on_down, "keep",
+              "What becomes of the sessions of one that goes down. "
+              "keep or close. keep: they end by themselves; the backend may serve them still. "
+              "close: they end "
+              "(backend_down), so that clients connect again and get another.");
+DEFINE_string(slow_start, "0",
+              "How long one that came up takes to its share; 0 none. "
+              "A duration, 0 or 100ms to 1h, in ten equal steps. For backends that fill a cache "
+              "first. Raising it keeps the others busier for longer.");
 DEFINE_string(keepalive_idle, "60s",
               "Silence before TCP keepalive probes the client; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "

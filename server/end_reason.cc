@@ -27,6 +27,14 @@ const char* ToString(EndReason reason) {
       return "connect_failed";
     case EndReason::kNoRoute:
       return "no_route";
+    case EndReason::kNoBackend:
+      return "no_backend";
+    case EndReason::kQueueFull:
+      return "queue_full";
+    case EndReason::kQueueTimeout:
+      return "queue_timeout";
+    case EndReason::kBackendDown:
+      return "backend_down";
     case EndReason::kDrain:
       return "drain";
     case EndReason::kStop:

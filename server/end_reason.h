@@ -21,10 +21,14 @@ enum class EndReason : uint8_t {
   kConnectTimeout,    // it did not answer within connect_timeout
   kConnectFailed,     // it could not be connected to for another reason
   kNoRoute,           // no route of its listener serves the client
+  kNoBackend,         // no backend is up
+  kQueueFull,         // all backends had their most sessions, and max_queue others waited
+  kQueueTimeout,      // all had their most sessions for queue_timeout
+  kBackendDown,       // its backend went down, and on_down is close
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 13;
+inline constexpr int kEndReasons = 17;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

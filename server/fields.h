@@ -8,8 +8,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <variant>
 
 #include "absl/status/status.h"
@@ -27,6 +30,28 @@ template <class Owner, class T>
 struct CountField {
   T Owner::*field;
   T min, max;
+  bool or_zero = false;
+};
+// An enum whose values are 0, 1, ... in the order of `names`.
+template <class Owner>
+struct ChoiceField {
+  std::span<const std::string_view> names;
+  int (*get)(const Owner&);
+  void (*set)(Owner&, int);
+};
+template <auto member, class Owner>
+constexpr ChoiceField<Owner> Choice(std::span<const std::string_view> names) {
+  using Enum = std::remove_cvref_t<decltype(std::declval<Owner>().*member)>;
+  return {names, [](const Owner& owner) { return static_cast<int>(owner.*member); },
+          [](Owner& owner, int value) { owner.*member = static_cast<Enum>(value); }};
+}
+// Bytes; how they are written: ParseBytes.
+template <class Owner>
+struct TextField {
+  std::string Owner::*field;
+  size_t max;
+  // What else is wrong with it; nullptr: nothing.
+  absl::Status (*check)(std::string_view bytes) = nullptr;
 };
 template <class Owner>
 struct DurationField {
@@ -43,8 +68,9 @@ struct SizeField {
   size_t step = 1;
 };
 template <class Owner>
-using Field = std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
-                           DurationField<Owner>, SizeField<Owner>>;
+using Field =
+    std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
+                 DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>, TextField<Owner>>;
 
 // A setting of `Owner`: a flag, or a key of a route.
 template <class Owner>
@@ -55,11 +81,19 @@ struct Setting {
 };
 
 // A whole number without sign. The error says the bounds.
-absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max);
+absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max,
+                                   bool or_zero = false);
+
+// Any bytes: \r \n \t \s (a blank) \\ \xHH, and printable ASCII for itself.
+absl::StatusOr<std::string> ParseBytes(std::string_view text);
+// The text from which ParseBytes makes them, without blanks and ';'.
+std::string FormatBytes(std::string_view bytes);
 
 namespace internal {
 
 absl::Status OutOfRange(const std::string& min, const std::string& max, bool or_zero);
+// The index of `value`. The error lists the names.
+absl::StatusOr<int> Choose(std::string_view value, std::span<const std::string_view> names);
 
 template <class Owner>
 absl::Status Set(const BoolField<Owner>& flag, std::string_view value, Owner& owner) {
@@ -72,7 +106,7 @@ absl::Status Set(const BoolField<Owner>& flag, std::string_view value, Owner& ow
 
 template <class Owner, class T>
 absl::Status Set(const CountField<Owner, T>& count, std::string_view value, Owner& owner) {
-  const absl::StatusOr<int64_t> number = ParseCount(value, count.min, count.max);
+  const absl::StatusOr<int64_t> number = ParseCount(value, count.min, count.max, count.or_zero);
   if (number.ok()) owner.*count.field = static_cast<T>(*number);
   return number.status();
 }
@@ -108,6 +142,26 @@ absl::Status Set(const SizeField<Owner>& bounds, std::string_view value, Owner& 
 }
 
 template <class Owner>
+absl::Status Set(const ChoiceField<Owner>& choice, std::string_view value, Owner& owner) {
+  const absl::StatusOr<int> index = Choose(value, choice.names);
+  if (index.ok()) choice.set(owner, *index);
+  return index.status();
+}
+
+template <class Owner>
+absl::Status Set(const TextField<Owner>& text, std::string_view value, Owner& owner) {
+  absl::StatusOr<std::string> bytes = ParseBytes(value);
+  if (!bytes.ok()) return bytes.status();
+  if (bytes->size() > text.max) {
+    return absl::InvalidArgumentError("has more than " + std::to_string(text.max) + " bytes");
+  }
+  const absl::Status checked = text.check == nullptr ? absl::OkStatus() : text.check(*bytes);
+  if (!checked.ok()) return checked;
+  owner.*text.field = *std::move(bytes);
+  return absl::OkStatus();
+}
+
+template <class Owner>
 std::string Get(const BoolField<Owner>& flag, const Owner& owner) {
   return owner.*flag.field ? "true" : "false";
 }
@@ -122,6 +176,14 @@ std::string Get(const DurationField<Owner>& duration, const Owner& owner) {
 template <class Owner>
 std::string Get(const SizeField<Owner>& size, const Owner& owner) {
   return FormatSize(owner.*size.field);
+}
+template <class Owner>
+std::string Get(const ChoiceField<Owner>& choice, const Owner& owner) {
+  return std::string(choice.names[static_cast<size_t>(choice.get(owner))]);
+}
+template <class Owner>
+std::string Get(const TextField<Owner>& text, const Owner& owner) {
+  return FormatBytes(owner.*text.field);
 }
 
 }  // namespace internal

@@ -5,6 +5,7 @@
 #define PARKWAY_SERVER_ROUTE_H_
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,18 @@
 #include "server/cidr.h"
 
 namespace parkway {
+
+// How backends are chosen (Lineup::Take).
+enum class Balance : uint8_t { kRoundRobin, kLeastConn, kRandom2, kSource, kMaglev, kFirst };
+// What a session gets when no backend is up: the end, or one of them nevertheless.
+enum class AllDown : uint8_t { kRefuse, kTry };
+// How it is learned that a backend is down: not at all, from failed connects alone, or from those
+// and from checks, too.
+enum class Health : uint8_t { kOff, kPassive, kTcp, kHttp };
+// What happens to the sessions of a backend that goes down.
+enum class OnDown : uint8_t { kKeep, kClose };
+
+inline constexpr int kConnectRetriesMax = 15;
 
 // What a route may set for itself; the flag of the same name is the default, and its help gives the
 // reason and what raising it costs. Spans, 0 for none where not said otherwise.
@@ -22,6 +35,26 @@ struct RouteOptions {
   std::chrono::nanoseconds half_close_timeout = std::chrono::seconds(60);
   std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);     // 0: waits for nobody
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
+
+  Balance balance = Balance::kRoundRobin;
+  int hash_balance_factor = 0;  // percent; 0: no bound
+  int connect_retries = 3;
+  int max_queue = 1024;  // sessions that wait for a backend below its most; 0: none does
+  std::chrono::nanoseconds queue_timeout = std::chrono::seconds(5);  // never 0
+  AllDown all_down = AllDown::kRefuse;
+  std::chrono::nanoseconds slow_start{0};
+  OnDown on_down = OnDown::kKeep;
+
+  Health health = Health::kPassive;
+  std::chrono::nanoseconds health_interval = std::chrono::seconds(2);  // never 0
+  std::chrono::nanoseconds health_timeout = std::chrono::seconds(1);   // never 0
+  int health_rise = 2;
+  int health_fall = 3;
+  int health_port = 0;            // 0: the backend's own
+  std::string health_path = "/";  // of kHttp
+  std::string health_host{};      // of kHttp; empty: the backend's address
+  std::string health_send{};      // of kTcp; empty: nothing
+  std::string health_expect{};    // of kTcp; empty: the connect is enough
 
   friend bool operator==(const RouteOptions&, const RouteOptions&) = default;
 };
@@ -40,6 +73,7 @@ struct Backend {
   int weight = 1;       // its share of the connections, and each of its addresses'; 0: none
   bool backup = false;  // serves when no other can
   bool drain = false;   // gets no new connections
+  int max = 0;          // most sessions of each of its addresses; 0: no limit
 
   friend bool operator==(const Backend&, const Backend&) = default;
 };

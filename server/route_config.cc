@@ -13,24 +13,63 @@ namespace {
 using netpoll::Endpoint;
 using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 
-const Setting<RouteOptions> kSettings[] = {
-    {"connect_timeout", "DURATION",
-     DurationField<RouteOptions>{&RouteOptions::connect_timeout, 1ms, 1h}},
+using Options = RouteOptions;
+
+constexpr std::string_view kBalances[] = {"rr",     "leastconn", "random2",
+                                          "source", "maglev",    "first"};
+constexpr std::string_view kAllDowns[] = {"refuse", "try"};
+constexpr std::string_view kHealths[] = {"off", "passive", "tcp", "http"};
+constexpr std::string_view kOnDowns[] = {"keep", "close"};
+
+// What a line of an HTTP request has room for.
+absl::Status CheckHttpText(std::string_view text) {
+  const auto is_fit = [](char c) { return c > ' ' && c <= '~'; };
+  if (std::all_of(text.begin(), text.end(), is_fit)) return absl::OkStatus();
+  return absl::InvalidArgumentError("holds a blank or a control character");
+}
+
+absl::Status CheckPath(std::string_view path) {
+  if (!path.starts_with('/')) return absl::InvalidArgumentError("a path begins with /");
+  return CheckHttpText(path);
+}
+
+const Setting<Options> kSettings[] = {
+    {"balance", "WAY", Choice<&Options::balance, Options>(kBalances)},
+    {"hash_balance_factor", "PERCENT",
+     CountField<Options, int>{&Options::hash_balance_factor, 101, 10'000, /*or_zero=*/true}},
+    {"connect_timeout", "DURATION", DurationField<Options>{&Options::connect_timeout, 1ms, 1h}},
+    {"connect_retries", "COUNT",
+     CountField<Options, int>{&Options::connect_retries, 0, kConnectRetriesMax}},
+    {"max_queue", "COUNT", CountField<Options, int>{&Options::max_queue, 0, 1'000'000}},
+    {"queue_timeout", "DURATION", DurationField<Options>{&Options::queue_timeout, 1ms, 1h}},
     {"idle_timeout", "DURATION",
-     DurationField<RouteOptions>{&RouteOptions::idle_timeout, 1ms, 8760h, /*or_zero=*/true}},
+     DurationField<Options>{&Options::idle_timeout, 1ms, 8760h, /*or_zero=*/true}},
     {"half_close_timeout", "DURATION",
-     DurationField<RouteOptions>{&RouteOptions::half_close_timeout, 1ms, 8760h, /*or_zero=*/true}},
-    {"reset_linger", "DURATION",
-     DurationField<RouteOptions>{&RouteOptions::reset_linger, 0s, 1min}},
+     DurationField<Options>{&Options::half_close_timeout, 1ms, 8760h, /*or_zero=*/true}},
+    {"reset_linger", "DURATION", DurationField<Options>{&Options::reset_linger, 0s, 1min}},
+    {"health", "WAY", Choice<&Options::health, Options>(kHealths)},
+    {"health_interval", "DURATION", DurationField<Options>{&Options::health_interval, 10ms, 1h}},
+    {"health_timeout", "DURATION", DurationField<Options>{&Options::health_timeout, 1ms, 1h}},
+    {"health_rise", "COUNT", CountField<Options, int>{&Options::health_rise, 1, 100}},
+    {"health_fall", "COUNT", CountField<Options, int>{&Options::health_fall, 1, 100}},
+    {"health_port", "PORT", CountField<Options, int>{&Options::health_port, 0, 65535}},
+    {"health_path", "PATH", TextField<Options>{&Options::health_path, 1024, CheckPath}},
+    {"health_host", "HOST", TextField<Options>{&Options::health_host, 255, CheckHttpText}},
+    {"health_send", "BYTES", TextField<Options>{&Options::health_send, 4096}},
+    {"health_expect", "BYTES", TextField<Options>{&Options::health_expect, 4096}},
+    {"all_down", "WAY", Choice<&Options::all_down, Options>(kAllDowns)},
+    {"on_down", "WAY", Choice<&Options::on_down, Options>(kOnDowns)},
+    {"slow_start", "DURATION",
+     DurationField<Options>{&Options::slow_start, 100ms, 1h, /*or_zero=*/true}},
     // TCP_KEEPIDLE counts in seconds and ends at 32767.
     {"keepalive_idle", "DURATION",
-     DurationField<RouteOptions>{&RouteOptions::keepalive_idle, 1s, 32767s, /*or_zero=*/true,
-                                 /*step=*/1s}},
-    {"backlog", "COUNT", CountField<RouteOptions, int>{&RouteOptions::backlog, 1, 1'000'000}},
+     DurationField<Options>{&Options::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s}},
+    {"backlog", "COUNT", CountField<Options, int>{&Options::backlog, 1, 1'000'000}},
 };
 
 constexpr std::string_view kBackup = "@backup";
 constexpr std::string_view kDrain = "@drain";
+constexpr std::string_view kMax = "/max=";
 
 bool TakeSuffix(std::string_view& text, std::string_view suffix) {
   // An abstract socket may be called so.
@@ -40,6 +79,20 @@ bool TakeSuffix(std::string_view& text, std::string_view suffix) {
 }
 
 bool IsUnix(std::string_view text) { return text.starts_with("unix:"); }
+
+// Cuts "/max=100" off, if it is there. A Unix path may end so: then it has to be said again.
+absl::Status TakeMax(std::string_view& text, int& max) {
+  const size_t at = text.rfind(kMax);
+  if (at == text.npos) return absl::OkStatus();
+  const absl::StatusOr<int64_t> found =
+      ParseCount(text.substr(at + kMax.size()), 0, kBackendSessionsMax);
+  if (!found.ok()) {
+    return absl::InvalidArgumentError("max " + std::string(found.status().message()));
+  }
+  max = static_cast<int>(*found);
+  text = text.substr(0, at);
+  return absl::OkStatus();
+}
 
 // Cuts "*3" off, if it is there.
 absl::Status TakeWeight(std::string_view& text, int& weight) {
@@ -270,6 +323,7 @@ absl::StatusOr<Listen> ParseListen(std::string_view text, ResolveFunction* resol
 
 absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* resolve) {
   Backend backend;
+  if (const absl::Status taken = TakeMax(text, backend.max); !taken.ok()) return taken;
   backend.backup = TakeSuffix(text, kBackup);
   backend.drain = !backend.backup && TakeSuffix(text, kDrain);
   const size_t mark = text.rfind('@');
@@ -336,9 +390,11 @@ std::string FormatBackend(const Backend& backend) {
   // A path may end as a weight or a mark does.
   const bool is_unclear = IsUnix(text) && (text.find('*') != text.npos || text.ends_with(kBackup) ||
                                            text.ends_with(kDrain));
+  const bool may_be_max = text.find(kMax) != text.npos;
   if (backend.weight != 1 || is_unclear) text += "*" + std::to_string(backend.weight);
   if (backend.backup) text += kBackup;
   if (backend.drain) text += kDrain;
+  if (backend.max != 0 || may_be_max) text.append(kMax).append(std::to_string(backend.max));
   return text;
 }
 

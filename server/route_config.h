@@ -5,7 +5,8 @@
 //   key       value
 //   listen    ADDRESS[,ADDRESS...]: where it accepts, as for --listen
 //   from      BLOCK[,BLOCK...]: the clients it serves there, 10.0.0.0/8 or ::1; by default all
-//   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain]; or echo
+//   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT];
+//             or echo
 //   ...       the flag of the same name, for this route (RouteSettings)
 #ifndef PARKWAY_SERVER_ROUTE_CONFIG_H_
 #define PARKWAY_SERVER_ROUTE_CONFIG_H_
@@ -33,8 +34,9 @@ std::span<const Setting<RouteOptions>> RouteSettings();
 
 // Bounds.
 inline constexpr int kWeightMax = 256;
-inline constexpr size_t kListensMax = 1000;   // of all routes
-inline constexpr size_t kBackendsMax = 1000;  // of a route
+inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend
+inline constexpr size_t kListensMax = 1000;              // of all routes
+inline constexpr size_t kBackendsMax = 1000;             // of a route
 
 // A route, and where its parts stand.
 struct ParsedRoute {

@@ -63,7 +63,7 @@ std::string BadTogether(const std::vector<std::string>& texts) {
 TEST(RouteConfigTest, ReadsARoute) {
   const Route route = Good(
       "web listen=:80,:81 from=10.0.0.0/8,::1 to=pair:80*3,10.0.0.9:81@backup,"
-      "unix:@b*0@drain idle_timeout=5m backlog=7");
+      "unix:@b*0@drain/max=9 idle_timeout=5m backlog=7");
   EXPECT_EQ(route.name, "web");
   ASSERT_EQ(route.listen.size(), 2u);
   EXPECT_EQ(route.listen[1].text, ":81");
@@ -78,6 +78,8 @@ TEST(RouteConfigTest, ReadsARoute) {
   EXPECT_TRUE(route.backends[2].drain);
   EXPECT_EQ(route.backends[2].weight, 0);
   EXPECT_THAT(route.backends[2].at, ElementsAre(At("unix:@b")));
+  EXPECT_EQ(route.backends[2].max, 9);
+  EXPECT_EQ(route.backends[1].max, 0);
   EXPECT_EQ(route.options.idle_timeout, 5min);
   EXPECT_EQ(route.options.backlog, 7);
   EXPECT_EQ(route.options.connect_timeout, 5s);
@@ -102,7 +104,9 @@ TEST(RouteConfigTest, PrintsWhatItReads) {
        {"web listen=:80,:81 from=10.0.0.0/8,::1/128 to=pair:80*3,10.0.0.9:81@backup,"
         "unix:@b*0@drain idle_timeout=5m backlog=7",
         "e listen=:1 to=echo",
-        "u listen=:1 to=unix:/a*3*1,unix:/a@drain*1,unix:@backup*1@backup"}) {
+        "u listen=:1 to=unix:/a*3*1,unix:/a@drain*1,unix:@backup*1@backup,unix:/max=3/max=0",
+        "b listen=:1 to=pair:80*2@backup/max=100,10.0.0.1:81 balance=leastconn health=tcp "
+        "health_send=a\\sb\\x3b\\x5c\\r\\n\\x00"}) {
     EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
   }
 }
@@ -129,6 +133,10 @@ TEST(RouteConfigTest, AnErrorSaysWhere) {
       {"x listen=:1 to=pair:80@bakcup",
        "column 16: pair:80@bakcup: unknown mark @bakcup; there are @backup and @drain, one of "
        "them"},
+      {"x listen=:1 to=pair:80/max=x",
+       "column 16: pair:80/max=x: max must be a whole number, 0 to 100000000"},
+      {"x listen=:1 to=pair:80 balance=least",
+       "column 24: balance=least: must be rr, leastconn, random2, source, maglev or first"},
       {"x listen=:1 to=pair:80@drain@backup",
        "column 16: pair:80@drain@backup: unknown mark @drain; there are @backup and @drain, one "
        "of them"},

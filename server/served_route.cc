@@ -2,70 +2,39 @@
 #include "server/served_route.h"
 
 #include <algorithm>
-#include <map>
-#include <numeric>
-#include <queue>
+#include <utility>
+
+#include "sched/check.h"
+#include "sched/fibers.h"
 
 namespace parkway {
 
-std::vector<uint32_t> Rotation(const std::vector<int>& weights) {
-  // One of `count` equal weights, the `rank`-th.
-  struct Due {
-    int64_t turn;  // counts from 0
-    int64_t weight;
-    int64_t rank;
-    int64_t count;
-    uint32_t index;
-
-    // (turn + (rank + 1/2) / count) / weight, as a fraction.
-    int64_t numerator() const { return 2 * (turn * count + rank) + 1; }
-    int64_t denominator() const { return 2 * count * weight; }
-    // Later, or at the same time and of a later index.
-    bool operator<(const Due& other) const {
-      const int64_t mine = numerator() * other.denominator();
-      const int64_t theirs = other.numerator() * denominator();
-      return mine != theirs ? mine > theirs : index > other.index;
-    }
-  };
-  const int divisor =
-      std::reduce(weights.begin(), weights.end(), 0, [](int a, int b) { return std::gcd(a, b); });
-  std::map<int, int64_t> count;
-  for (const int weight : weights) ++count[weight];
-  std::map<int, int64_t> rank;
-  std::priority_queue<Due> due;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const int weight = weights[i];
-    if (weight == 0) continue;
-    due.push({0, weight / divisor, rank[weight]++, count[weight], static_cast<uint32_t>(i)});
-  }
-  std::vector<uint32_t> rotation;
-  while (!due.empty()) {
-    Due next = due.top();
-    due.pop();
-    rotation.push_back(next.index);
-    if (++next.turn < next.weight) due.push(next);
-  }
-  return rotation;
-}
-
-ServedRoute::ServedRoute(const Route& route)
+ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers)
     : SessionRoute{{route.options.idle_timeout, route.options.half_close_timeout,
                     route.options.reset_linger},
                    route.echo},
-      config_(route) {
-  std::vector<int> weights;
+      config_(route),
+      owner_(owner),
+      views_(static_cast<size_t>(workers)) {
+  const auto serves = [](const Backend& backend) { return !backend.drain && backend.weight > 0; };
+  size_t count = 0;
   for (const Backend& backend : config_.backends) {
-    if (backend.drain || backend.weight == 0) continue;
+    if (serves(backend)) count += backend.at.size();
+  }
+  for (const Backend& backend : config_.backends) {
+    if (!serves(backend)) continue;
     for (const netpoll::Endpoint& at : backend.at) {
-      if (backend.backup) {
-        backups_.push_back(at);
-      } else {
-        serving_.push_back(at);
-        weights.push_back(backend.weight);
-      }
+      // Where there is but one, trying is better than refusing.
+      HealthCheck::Owner& me = *this;  // which the container may not know
+      targets_.emplace_back(me, backend, at, config_.options, /*may_fail=*/count > 1);
     }
   }
-  rotation_ = Rotation(weights);
+  sched::MutexLock lock(mu_);
+  Publish();
+}
+
+ServedRoute::~ServedRoute() {
+  for (const Target& target : targets_) PARKWAY_CHECK(target.sessions() == 0, target.sessions());
 }
 
 bool ServedRoute::Serves(const netpoll::Endpoint& client) const {
@@ -74,16 +43,170 @@ bool ServedRoute::Serves(const netpoll::Endpoint& client) const {
                      [&](const Cidr& block) { return block.Contains(client); });
 }
 
-const netpoll::Endpoint* ServedRoute::Attempts::Next() {
-  const size_t made = made_++;
-  const Addresses& serving = route_.serving_;
-  if (made < serving.size()) {
-    const size_t first = route_.rotation_[turn_ % route_.rotation_.size()];
-    return &serving[(first + made) % serving.size()];
+// --- Health.
+
+void ServedRoute::StartChecks() {
+  for (Target& target : targets_) target.check.Start();
+}
+
+void ServedRoute::StopChecks() {
+  for (Target& target : targets_) target.check.Stop();
+}
+
+void ServedRoute::HealthChanged(const HealthCheck& check, const std::string& why) {
+  {
+    sched::MutexLock lock(mu_);
+    Publish();
+    ServeQueue();
   }
-  const size_t backup = made - serving.size();
-  const Addresses& backups = route_.backups_;
-  return backup < backups.size() ? &backups[(turn_ + backup) % backups.size()] : nullptr;
+  if (why.empty()) return;
+  const Upstream& upstream = check.upstream();
+  owner_.Report("route " + config_.name + ": backend " + upstream.name() + " is " + why + " (" +
+                Standing() + ")");
+  if (!upstream.up() && config_.options.on_down == OnDown::kClose) owner_.EndSessionsOf(upstream);
+}
+
+// "2 of 3 up"
+std::string ServedRoute::Standing() const {
+  const auto up =
+      std::count_if(targets_.begin(), targets_.end(), [](const Target& it) { return it.up(); });
+  return std::to_string(up) + " of " + std::to_string(targets_.size()) + " up";
+}
+
+Lineup ServedRoute::LineUp(Who who) {
+  const auto belongs = [who](const Target& target) {
+    return target.backup == (who == Who::kBackups) && (who == Who::kAnyServing || target.up());
+  };
+  constexpr int kFull = HealthCheck::kSlowStartSteps;
+  bool slow = false;
+  for (const Target& target : targets_) {
+    if (belongs(target) && target.check.slow_start_step() < kFull) slow = true;
+  }
+  std::vector<Member> members;
+  for (Target& target : targets_) {
+    if (!belongs(target)) continue;
+    const int part = slow ? target.check.slow_start_step() : 1;
+    members.push_back({&target, target.weight * part, target.max});
+  }
+  return {std::move(members), config_.options.balance, config_.options.hash_balance_factor};
+}
+
+void ServedRoute::Publish() {
+  auto lineups = std::make_shared<Lineups>();
+  lineups->serving = LineUp(Who::kServing);
+  lineups->backups = LineUp(Who::kBackups);
+  if (lineups->serving.empty() && lineups->backups.empty() &&
+      config_.options.all_down == AllDown::kTry) {
+    lineups->serving = LineUp(Who::kAnyServing);
+  }
+  lineups_ = std::move(lineups);
+  // Release: who finds the new number and takes the lock finds these lineups or later ones.
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+// --- Choosing.
+
+// Holds until the calling fiber parks.
+const ServedRoute::Lineups& ServedRoute::Current() {
+  View& view = views_[static_cast<size_t>(sched::CurrentWorkerIndex())];
+  if (view.version != version_.load(std::memory_order_acquire)) {
+    sched::MutexLock lock(mu_);
+    view.lineups = lineups_;
+    view.version = version_.load(std::memory_order_relaxed);
+  }
+  return *view.lineups;
+}
+
+Asking ServedRoute::AskFor(Session& session) {
+  Asking asking;
+  asking.turn = turn_.fetch_add(1, std::memory_order_relaxed);
+  if (AsksForClient(config_.options.balance)) asking.client = ClientHash(session.client().peer());
+  return asking;
+}
+
+Lineup::Answer ServedRoute::Lineups::Take(const Asking& asking, Upstream** taken) const {
+  const Lineup::Answer answer = serving.Take(asking, taken);
+  return answer == Lineup::Answer::kNobody ? backups.Take(asking, taken) : answer;
+}
+
+EndReason ServedRoute::Admit(Session& session, Asking& asking) {
+  Upstream* taken = nullptr;
+  // Nobody overtakes those that wait.
+  const Lineup::Answer answer = waiting_.load(std::memory_order_seq_cst) > 0
+                                    ? Lineup::Answer::kFull
+                                    : Current().Take(asking, &taken);
+  if (answer == Lineup::Answer::kFull) return Queue(session, asking);
+  session.upstream.store(taken, std::memory_order_relaxed);
+  return taken == nullptr ? EndReason::kNoBackend : EndReason::kNone;
+}
+
+void ServedRoute::NoteConnected(Session& session) {
+  static_cast<Target*>(session.upstream.load(std::memory_order_relaxed))->check.NoteConnected();
+}
+
+void ServedRoute::NoteFailed(Session& session, Asking& asking, const netpoll::IoResult& result) {
+  auto* const target = static_cast<Target*>(session.upstream.load(std::memory_order_relaxed));
+  asking.tried.Add(target);
+  Leave(session);
+  if (!result.is_local()) target->check.NoteFailed(result.Reason());
+}
+
+void ServedRoute::Leave(Session& session) {
+  Upstream* const upstream = session.upstream.load(std::memory_order_relaxed);
+  if (upstream == nullptr) return;
+  session.upstream.store(nullptr, std::memory_order_relaxed);
+  upstream->Leave();
+  if (waiting_.load(std::memory_order_seq_cst) == 0) return;
+  sched::MutexLock lock(mu_);
+  ServeQueue();
+}
+
+// --- The queue.
+
+EndReason ServedRoute::Queue(Session& session, const Asking& asking) {
+  Waiter waiter{session, asking};
+  {
+    sched::MutexLock lock(mu_);
+    if (queue_.size() >= static_cast<size_t>(config_.options.max_queue)) {
+      return EndReason::kQueueFull;
+    }
+    queue_.push_back(&waiter);
+    waiting_.store(queue_.size(), std::memory_order_seq_cst);
+    ServeQueue();  // a place may have been left before it was seen that somebody waits
+  }
+  const sched::Deadline until = sched::After(sched::Now(), config_.options.queue_timeout);
+  for (;;) {
+    const netpoll::IoResult turn = session.backend().AwaitTurn(until);
+    sched::MutexLock lock(mu_);
+    if (!waiter.answered && turn.ok()) continue;
+    if (!waiter.answered) {
+      Forget(&waiter);
+      return turn.status == netpoll::IoStatus::kTimeout ? EndReason::kQueueTimeout
+                                                        : session.reason();
+    }
+    session.upstream.store(waiter.upstream, std::memory_order_relaxed);
+    return waiter.refused;
+  }
+}
+
+// As many of those that wait as there are places for, the longest waiting first.
+void ServedRoute::ServeQueue() {
+  while (!queue_.empty()) {
+    Waiter& first = *queue_.front();
+    const Lineup::Answer answer = lineups_->Take(first.asking, &first.upstream);
+    if (answer == Lineup::Answer::kFull) return;
+    first.answered = true;
+    if (answer == Lineup::Answer::kNobody) first.refused = EndReason::kNoBackend;
+    Forget(&first);
+    // The session lives until its fiber goes on, for which it needs the lock. Queues the fiber, and
+    // takes no lock of ours.
+    first.session.backend().GiveTurn();
+  }
+}
+
+void ServedRoute::Forget(const Waiter* waiter) {
+  std::erase(queue_, waiter);
+  waiting_.store(queue_.size(), std::memory_order_seq_cst);
 }
 
 }  // namespace parkway

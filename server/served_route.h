@@ -1,57 +1,137 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A route while it is served: which backends a session tries, in which order.
+// A route while it is served: which backend a session gets, who waits for one, who is up.
 #ifndef PARKWAY_SERVER_SERVED_ROUTE_H_
 #define PARKWAY_SERVER_SERVED_ROUTE_H_
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "netpoll/endpoint.h"
+#include "netpoll/io_result.h"
+#include "netpoll/poller.h"
+#include "sched/mutex.h"
+#include "server/end_reason.h"
+#include "server/health_check.h"
+#include "server/lineup.h"
 #include "server/route.h"
 #include "server/session.h"
+#include "server/upstream.h"
 
 namespace parkway {
 
-class ServedRoute : public SessionRoute {
+// What routes need of the daemon.
+class RouteOwner {
  public:
-  explicit ServedRoute(const Route& route);
+  virtual netpoll::Poller& poller() = 0;
+  // A line for the operator. Any thread.
+  virtual void Report(const std::string& line) = 0;
+  // Ends the sessions of a backend with kBackendDown. Fiber only; does not block.
+  virtual void EndSessionsOf(const Upstream& upstream) = 0;
+
+ protected:
+  ~RouteOwner() = default;
+};
+
+class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
+ public:
+  ServedRoute(const Route& route, RouteOwner& owner, int workers);
+  ~ServedRoute();  // CHECKs that no session is counted any more
   ServedRoute(const ServedRoute&) = delete;
   ServedRoute& operator=(const ServedRoute&) = delete;
 
   const Route& config() const { return config_; }
   bool Serves(const netpoll::Endpoint& client) const;
+  // Fibers that it may have at a time besides sessions.
+  int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
 
-  // What one session tries: the address whose turn it is, then the others in order, then the
-  // backups, each once.
-  class Attempts {
-   public:
-    explicit Attempts(ServedRoute& route)
-        : route_(route), turn_(route.turn_.fetch_add(1, std::memory_order_relaxed)) {}
-    const netpoll::Endpoint* Next();  // nullptr: there are no more
+  // Begins the checks that were asked for. Fiber only.
+  void StartChecks();
+  // From here on nobody goes down or up. From any fiber; never blocks.
+  void StopChecks();
 
-   private:
-    const ServedRoute& route_;
-    const uint32_t turn_;
-    size_t made_ = 0;
-  };
+  // What the choice for a session goes by. Asks for the client's address only where it matters.
+  Asking AskFor(Session& session);
+  // Chooses a backend that the session has not tried, and counts it in there (session.upstream).
+  // Where all have their most sessions it waits, as long as queue_timeout. kNone, or why the
+  // session gets none: kNoBackend, kQueueFull, kQueueTimeout, or what ended it meanwhile. Blocks
+  // the fiber.
+  EndReason Admit(Session& session, Asking& asking);
+  // How connecting to it went. After a failure the session is counted out, and may ask again.
+  void NoteConnected(Session& session);
+  void NoteFailed(Session& session, Asking& asking, const netpoll::IoResult& result);
+  // Counts it out; its place goes to who waits longest. Fiber only; never blocks.
+  void Leave(Session& session);
 
  private:
-  using Addresses = std::vector<netpoll::Endpoint>;
+  // What Session::upstream is of a session of this route.
+  struct Target : Upstream {
+    Target(HealthCheck::Owner& owner, const Backend& config, const netpoll::Endpoint& at,
+           const RouteOptions& options, bool may_fail)
+        : Upstream(at),
+          weight(config.weight),
+          max(config.max),
+          backup(config.backup),
+          check(owner, *this, options, may_fail) {}
+
+    const int weight;
+    const int max;
+    const bool backup;
+    HealthCheck check;
+  };
+  // Backups are asked when no other is up, and by sessions that have tried all others.
+  struct Lineups {
+    Lineup::Answer Take(const Asking& asking, Upstream** taken) const;
+
+    Lineup serving;
+    Lineup backups;
+  };
+  // A worker's view of what is current.
+  struct alignas(64) View {
+    uint64_t version = 0;
+    std::shared_ptr<const Lineups> lineups;
+  };
+  // On the stack of the fiber that waits; guarded by mu_.
+  struct Waiter {
+    Session& session;
+    const Asking& asking;
+    bool answered = false;
+    EndReason refused = EndReason::kNone;
+    Upstream* upstream = nullptr;
+  };
+
+  netpoll::Poller& poller() override { return owner_.poller(); }
+  void HealthChanged(const HealthCheck& check, const std::string& why) override;
+  std::string Standing() const;
+  enum class Who : uint8_t { kServing, kBackups, kAnyServing };
+  Lineup LineUp(Who who);
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  const Lineups& Current();
+  EndReason Queue(Session& session, const Asking& asking);
+  void ServeQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Forget(const Waiter* waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Route config_;
-  Addresses serving_;
-  std::vector<uint32_t> rotation_;  // indices of serving_, each as often as its weight says
-  Addresses backups_;
+  RouteOwner& owner_;
+  std::deque<Target> targets_;  // all addresses that get sessions
   std::atomic<uint32_t> turn_{0};
-};
 
-// The order in which weights take turns: w of them belong to a weight of w, spread evenly, and
-// equal weights follow one another. Earliest deadline first (Liu and Layland 1973), turn k of a
-// weight w being due at (k + 1/2) / w, and of several equal weights each at its part of that span.
-std::vector<uint32_t> Rotation(const std::vector<int>& weights);
+  // Written under mu_ after lineups_; a worker whose view has another version takes a new one.
+  std::atomic<uint64_t> version_{0};
+  std::vector<View> views_;
+  // Stored before a place is looked for, loaded after one was left: seq_cst, so that one sees the
+  // other (Upstream::Leave).
+  std::atomic<size_t> waiting_{0};
+
+  sched::Mutex mu_;
+  std::shared_ptr<const Lineups> lineups_ ABSL_GUARDED_BY(mu_);
+  std::deque<Waiter*> queue_ ABSL_GUARDED_BY(mu_);
+};
 
 }  // namespace parkway
 

@@ -88,8 +88,7 @@ absl::Status Server::BindBuiltIn(Route& trial) {
   Route echo = trial;
   echo.name = "built-in";
   echo.echo = true;
-  routes_.push_back(std::make_unique<ServedRoute>(echo));
-  built_in_ = routes_.back().get();
+  built_in_ = NewRoute(echo);
   for (int i = 0; i < 2; ++i) {
     frontends_.push_back(
         {*netpoll::Endpoint::Parse("127.0.0.1:0"), "built-in backend", {built_in_}});
@@ -100,9 +99,14 @@ absl::Status Server::BindBuiltIn(Route& trial) {
   return absl::OkStatus();
 }
 
+ServedRoute* Server::NewRoute(const Route& route) {
+  RouteOwner& me = *this;
+  routes_.push_back(std::make_unique<ServedRoute>(route, me, WorkerCount()));
+  return routes_.back().get();
+}
+
 void Server::AddRoute(const Route& route) {
-  routes_.push_back(std::make_unique<ServedRoute>(route));
-  ServedRoute* const served = routes_.back().get();
+  ServedRoute* const served = NewRoute(route);
   for (const Listen& listen : route.listen) {
     for (const netpoll::Endpoint& at : listen.at) {
       const auto is_here = [&](const Frontend& other) {
@@ -121,8 +125,7 @@ void Server::AddRoute(const Route& route) {
 }
 
 absl::Status Server::BindDoors(const Frontend& frontend) {
-  const int workers = static_cast<int>(poller_->event_sources().size());
-  auto sockets = netpoll::Bind(poller_->kernel(), frontend.at, workers,
+  auto sockets = netpoll::Bind(poller_->kernel(), frontend.at, WorkerCount(),
                                ListenOptionsOf(frontend.routes.front()->config()));
   if (!sockets.ok()) {
     return absl::Status(sockets.status().code(),
@@ -149,9 +152,10 @@ void Server::StartWorkers() {
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   // Each door accepts in a fiber, and may serve one client beyond max_conns when it drains.
   const int64_t clients = max_conns_ + static_cast<int64_t>(doors_.size());
-  // Beyond that: the doors, ends that are not counted yet on each worker, and the drain's own.
+  // Beyond that: the doors, ends that are not counted yet on each worker, the drain's own, checks.
   options.fiber_count_max = DescriptorsPerClient(config_) * clients +
                             static_cast<int64_t>(doors_.size() + options.event_sources.size()) + 64;
+  for (const auto& route : routes_) options.fiber_count_max += route->fibers();
   scheduler_ = std::make_unique<sched::Scheduler>(options);
   doors_open_.store(static_cast<int>(doors_.size()));
   doors_accepting_.store(static_cast<int>(doors_.size()));
@@ -160,6 +164,10 @@ void Server::StartWorkers() {
     const bool spawned = scheduler_->SpawnOn(d->worker, [this, d] { ServeDoor(*d); });
     PARKWAY_CHECK(spawned, d->worker);
   }
+  const bool spawned = scheduler_->SpawnOn(0, [this] {
+    for (const auto& route : routes_) route->StartChecks();
+  });
+  PARKWAY_CHECK(spawned, 0);
 }
 
 Server::~Server() {
@@ -371,10 +379,11 @@ void Server::Serve(Session& session) {
 }
 
 void Server::Ended(Session& session) {
-  const SessionRoute* const route = &session.route();
+  auto& route = static_cast<ServedRoute&>(session.route());
   list_.Remove(&session);
+  route.Leave(session);
   Session::Pointer(&session).reset();
-  LeavePlace(route);
+  LeavePlace(&route);
   const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
   if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
@@ -383,22 +392,29 @@ void Server::Ended(Session& session) {
 // was not.
 EndReason Server::ConnectBackend(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());  // StartSession gave it one of ours
-  const sched::Duration patience = route.config().options.connect_timeout;
-  EndReason failure = EndReason::kConnectFailed;
-  ServedRoute::Attempts attempts(route);
-  while (const netpoll::Endpoint* const backend = attempts.Next()) {
-    const IoResult result =
-        session.backend().Connect(*backend, sched::After(sched::Now(), patience));
-    if (result.ok() && session.Connected()) return EndReason::kNone;
-    if (result.ok() || result.status == IoStatus::kClosed) return session.reason();  // End()
+  const RouteOptions& options = route.config().options;
+  Asking asking = route.AskFor(session);
+  EndReason failure = EndReason::kNoBackend;
+  for (int attempt = 0; attempt <= options.connect_retries; ++attempt) {
+    const EndReason refused = route.Admit(session, asking);
+    if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
+    const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
+    const IoResult result = session.backend().Connect(
+        backend.at(), sched::After(sched::Now(), options.connect_timeout));
+    if (result.ok()) {
+      route.NoteConnected(session);
+      return session.Connected() ? EndReason::kNone : session.reason();
+    }
+    if (result.status == IoStatus::kClosed) return session.reason();  // End()
     failure = ConnectFailure(result);
-    ReportBackendFailure(route, *backend, result);
+    ReportBackendFailure(route, backend, result);
+    route.NoteFailed(session, asking, result);
   }
   return failure;
 }
 
 // At most one line per second: a backend that is down fails every client.
-void Server::ReportBackendFailure(const ServedRoute& route, const netpoll::Endpoint& backend,
+void Server::ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
                                   const IoResult& result) {
   const int64_t failures = backend_failures_.fetch_add(1, std::memory_order_relaxed) + 1;
   const int64_t now = sched::ToNs(sched::RoundTime());
@@ -408,10 +424,9 @@ void Server::ReportBackendFailure(const ServedRoute& route, const netpoll::Endpo
                                             std::memory_order_relaxed)) {
     return;
   }
-  const std::string reason(result.ToStatus("backend " + backend.ToString()).message());
+  const std::string reason(result.ToStatus("backend " + backend.name()).message());
   const std::string whose = config_.routes.size() == 1 ? "" : "route " + route.config().name + ": ";
-  platform_.report("parkway: " + whose + reason + " (" + std::to_string(failures) +
-                   " failed connects so far)");
+  Report(whose + reason + " (" + std::to_string(failures) + " failed connects so far)");
 }
 
 // --- The end.
@@ -451,6 +466,7 @@ void Server::BeginDrain() {
   phase_.store(Phase::kDraining, std::memory_order_seq_cst);
   const bool spawned = scheduler_->SpawnOn(0, [this] {
     sched::CurrentParkingLot().WakeAll(&clients_);
+    for (const auto& route : routes_) route->StopChecks();
     sched::MutexLock lock(doors_mu_);
     for (const auto& door : doors_) {
       if (door->listener != nullptr) door->listener->StopWaiting();

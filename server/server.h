@@ -47,7 +47,7 @@ struct Platform {
   };
 };
 
-class Server final : private SessionOwner {
+class Server final : private SessionOwner, private RouteOwner {
  public:
   // Binds every listener, so that nothing serves if one of them cannot; starts the workers. Errors
   // name the flag and the value. Call on the main thread.
@@ -95,8 +95,10 @@ class Server final : private SessionOwner {
   absl::Status BindAll();
   absl::Status BindBuiltIn(Route& trial);
   absl::Status BindDoors(const Frontend& frontend);
+  ServedRoute* NewRoute(const Route& route);
   void AddRoute(const Route& route);
   void StartWorkers();
+  int WorkerCount() const { return static_cast<int>(poller_->event_sources().size()); }
   std::string DescribeRoutes() const;
   std::vector<std::string> Addresses(const ServedRoute* route) const;
 
@@ -111,8 +113,13 @@ class Server final : private SessionOwner {
   void Serve(Session& session) override;
   void Ended(Session& session) override;
   EndReason ConnectBackend(Session& session);
-  void ReportBackendFailure(const ServedRoute& route, const netpoll::Endpoint& backend,
+  void ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
                             const netpoll::IoResult& result);
+  netpoll::Poller& poller() override { return *poller_; }
+  void Report(const std::string& line) override { platform_.report("parkway: " + line); }
+  void EndSessionsOf(const Upstream& upstream) override {
+    list_.EndWhere(EndReason::kBackendDown, &upstream);
+  }
   void LeaveTogether();
 
   void BeginDrain();

@@ -44,6 +44,7 @@
 namespace parkway {
 
 class Session;
+class Upstream;
 
 // Spans, 0 for none.
 struct SessionTimeouts {
@@ -147,6 +148,11 @@ class Session {
   // also if told to end before. The first reason stays. From any fiber, and never blocks.
   void End(EndReason reason);
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
+
+  // Where it is counted (ServedRoute), nullptr: nowhere. Stored by its fiber; relaxed, since others
+  // only compare it with a backend whose sessions they end, and one that connects to it just then
+  // is missed as well.
+  std::atomic<Upstream*> upstream{nullptr};
 
   // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;

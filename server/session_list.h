@@ -39,7 +39,9 @@ class SessionList {
   }
 
   // Tells every session to end. Worker only; never parks.
-  void EndAll(EndReason reason);
+  void EndAll(EndReason reason) { EndWhere(reason, nullptr); }
+  // Those of one backend.
+  void EndWhere(EndReason reason, const Upstream* upstream);
 
   int64_t ended(EndReason reason) const {
     return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);

@@ -61,6 +61,11 @@ void Socket::Left(const FdGate::Leave& leave) {
 template <class Block>
 IoResult Socket::AwaitBy(Direction direction, Block block) {
   if (const int error = Register(direction); error != 0) return IoResult::FromErrno(error);
+  return AwaitUnwatched(direction, block);
+}
+
+template <class Block>
+IoResult Socket::AwaitUnwatched(Direction direction, Block block) {
   PollSlot& slot = desc_->slot(direction);
   return AwaitSlot(
       slot, [&] { return Check(direction); }, [&] { block(&slot); });
@@ -69,6 +74,12 @@ IoResult Socket::AwaitBy(Direction direction, Block block) {
 IoResult Socket::Await(Direction direction, sched::WaitReason why) {
   return AwaitBy(direction,
                  [&](PollSlot* slot) { sched::Park(why, &CommitWait<sched::Fiber>, slot); });
+}
+
+IoResult Socket::AwaitTurn(Direction direction) {
+  return AwaitUnwatched(direction, [](PollSlot* slot) {
+    sched::Park(sched::WaitReason::kLock, &CommitWait<sched::Fiber>, slot);
+  });
 }
 
 IoResult Socket::AwaitOr(Direction direction, sched::Continuation& hibernate) {

@@ -59,7 +59,9 @@ class Socket {
     // Goes on with one that was never destroyed, because the fiber it was on hibernated.
     Hold(Socket& socket, Direction direction, Hibernated)
         : socket_(&socket), direction_(direction) {}
-    ~Hold() {
+    // Inlined always: every operation ends here, and the compiler, seeing many, would call it,
+    // which costs some ten instructions per request.
+    [[gnu::always_inline]] ~Hold() {
       if (socket_ == nullptr) return;
       const FdGate::Leave leave = socket_->gate_.Unlock(direction_);
       if (leave.wake || leave.last) socket_->Left(leave);
@@ -81,6 +83,8 @@ class Socket {
   // As Await, but where that would park the fiber hibernates. The first act of `continuation` is
   // Woken.
   IoResult AwaitOr(Direction direction, sched::Continuation& hibernate);
+  // As Await, but nothing is watched: only PollSlot::Notify makes it ready.
+  IoResult AwaitTurn(Direction direction);
   // How a wait ended for which the fiber hibernated; kAgain: wait again.
   IoResult Woken(Direction direction);
   // Without waiting: kTimeout, kClosed or ok.
@@ -141,6 +145,8 @@ class Socket {
  private:
   template <class Block>
   IoResult AwaitBy(Direction direction, Block block);
+  template <class Block>
+  IoResult AwaitUnwatched(Direction direction, Block block);
   void MoveFrom(Socket& other);
   void WaitForGate(Direction direction);
   void Left(const FdGate::Leave& leave);

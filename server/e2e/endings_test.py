@@ -18,7 +18,7 @@ TREE = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, KIB, MIB, SLOW, DaemonTest, Pattern, fill, in_parallel, main, queued,
+    HOST, KIB, MIB, SLOW, DaemonTest, Pattern, address_of, fill, in_parallel, main, queued,
     recv_exactly, recv_to_end, reset, send_all_acknowledged, unread, wait_until)
 
 PAGE = TREE / "docs/endings.md"
@@ -37,6 +37,9 @@ NO_PLACE = "a client beyond `--max_conns`"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
 NO_ROUTE = "a client that no route serves"
+QUEUE_FULL = "a client, with every backend at its `max` and nobody allowed to wait"
+QUEUE_TIMEOUT = "a client, with every backend at its `max`"
+ALL_DOWN = "the connect, with no backend up"
 
 HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
 IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
@@ -92,16 +95,27 @@ SECTIONS = {
         Row("stop", SLOW_BOTH, "part, RST", "part, RST", AT_ONCE),
         Row("stop", CONNECT, "RST", "—", AT_ONCE),
     ],
+    "Health": [
+        Row("backend_down", NOTHING, "FIN", "FIN", AT_ONCE),
+        Row("backend_down", REPLY, "all, FIN", "FIN", LINGER),
+        Row("backend_down", REQUEST, "FIN", "all, FIN", LINGER),
+        Row("backend_down", SLOW_REPLY, "part, RST", "FIN", LINGER),
+        Row("backend_down", SLOW_REQUEST, "FIN", "part, RST", LINGER),
+        Row("backend_down", SLOW_BOTH, "part, RST", "part, RST", LINGER),
+    ],
     "Connects": [
         Row("connect_refused", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
         Row("connect_timeout", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
         Row("connect_failed", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
+        Row("no_backend", ALL_DOWN, "RST", "—", AT_ONCE),
     ],
     "Limits": [
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
         Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
         Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
         Row("no_route", NO_ROUTE, "RST", "—", AT_ONCE),
+        Row("queue_full", QUEUE_FULL, "RST", "—", "`--max_queue`"),
+        Row("queue_timeout", QUEUE_TIMEOUT, "RST", "—", "`--queue_timeout`"),
     ],
     "Echo": [
         Row("client_fin", NOTHING, "FIN", "—", IDLE),
@@ -158,6 +172,9 @@ class Page(unittest.TestCase):
 # ---- The stage: one session, what is on its way there, and what its peers see at the end.
 
 
+CHECKS = ("--health=tcp", "--health_interval=200ms", "--health_fall=2", f"--health_timeout={SLOW}s")
+
+
 class Stage:
     FLOOD = Pattern("flood", MIB).bytes()
     LAST_WORDS = Pattern("last words", 256 * KIB).bytes()
@@ -166,6 +183,7 @@ class Stage:
         "half_close_timeout": ("--half_close_timeout=500ms",),
         "drain": ("--drain_timeout=200ms",),
         "stop": ("--drain_timeout=1h",),
+        "backend_down": CHECKS + ("--on_down=close",),
     }
 
     def __init__(self, test, row, echo):
@@ -182,6 +200,9 @@ class Stage:
             test.assert_echoes(self.client)
         else:
             server = test.listen(receive_buffer=window)
+            self.health = test.listen()
+            if row.logged == "backend_down":
+                flags += (f"--health_port={self.health.getsockname()[1]}",)
             self.daemon = test.proxy(server, flags=flags)
             self.client, self.backend = test.session(self.daemon, server, window)
             test.assert_relays(self.client, self.backend)
@@ -267,6 +288,7 @@ class Stage:
             "client_reset": lambda: reset(self.client),
             "upstream_reset": lambda: reset(self.backend),
             "drain": lambda: self.daemon.signal(signal.SIGTERM),
+            "backend_down": lambda: self.health.close(),
             "stop": lambda: self.test.signal_twice(self.daemon),
         }.get(self.row.logged, lambda: None)()
 
@@ -323,7 +345,9 @@ class Rows(DaemonTest):
     def method_for(cls, row):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
                    NO_DESCRIPTOR: "play_no_descriptor",
-                   NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route"}
+                   NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
+                   QUEUE_FULL: "play_queue", QUEUE_TIMEOUT: "play_queue",
+                   ALL_DOWN: "play_all_down"}
         play = special.get(row.on_its_way, "play")
         return lambda self: getattr(self, play)(row)
 
@@ -417,6 +441,30 @@ class Rows(DaemonTest):
         self.check_logged(daemon, row.logged)
 
 
+    def play_queue(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        server = self.listen()
+        most = 0 if row.logged == "queue_full" else 1
+        daemon = self.proxy(f"{address_of(server)}/max=1",
+                            flags=(f"--max_queue={most}", "--queue_timeout=200ms"))
+        client, backend = self.session(daemon, server)
+        self.assert_refused(daemon)
+        self.assert_relays(client, backend)
+        client.close()
+        self.assert_ends(backend, "fin")
+        backend.close()
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged, "client_fin")
+
+    def play_all_down(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon = self.proxy(self.refuses(), flags=CHECKS)
+        daemon.wait_for_line("is down: 2 checks failed, the last: connect: Connection refused")
+        self.assert_refused(daemon)
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
+
+
 class Peers(Rows):
     pass
 
@@ -430,6 +478,10 @@ class Timeouts(Rows):
 
 
 class Operator(Rows):
+    pass
+
+
+class Health(Rows):
     pass
 
 

@@ -11,7 +11,8 @@ faults. A fault may cut the sessions it hits and nothing else:
     the fault is one that makes it (a killed process's kernel sends them);
   - while some backends are broken, the sessions of the others go on;
   - when the load has stopped, the daemon holds the descriptors and the memory that it held after a
-    first spell of load; on SIGTERM it drains, and its counts add up.
+    third of the time, when each kind of fault had had its turn; on SIGTERM it drains, and its
+    counts add up.
 
 Drops and pauses only delay: they excuse nothing.
 """
@@ -47,7 +48,7 @@ CROWD = {"echo": 20, "stream": 6, "slow client": 8, "slow backend": 4, "answer":
 # buffers of what slow clients had not taken.
 BURST = 300  # connects at once; twice as many then
 DEAF = 40  # clients that do not read, then
-WARM_UP_ROUNDS = 3  # at least, in each of its spells
+WARM_UP_ROUNDS = 3
 PROGRESS_S = 10
 DRIFT_MAX = 0.02
 DRIFT_FROM_S = 120  # before that, memory still warms up
@@ -533,17 +534,17 @@ class Soak:
             "--stall_report=2s")
         self._load = Load(options.seed, self._daemon, self._board)
         self._faults = Faults(options.seed, self._daemon, self._backends, self._load, self._board)
+        self._gaps = random.Random(f"{options.seed} gaps")
         self._over = threading.Event()
         self._cpu = None
 
     def run(self):
         seconds = self._options.minutes * 60
         threading.Thread(target=self._report_progress, daemon=True).start()
-        base = self._warm_up(seconds)
-        self._load.start()
-        self._make_faults(now() + 0.9 * seconds)  # however long the warm-up took
-        self._load.stop()
-        end = self._quiet()
+        self._warm_up()
+        begun = now()
+        base = self._spell(begun + 0.3 * seconds)
+        end = self._spell(begun + 0.9 * seconds)
         self._over.set()
         self._cpu = self._daemon.cpu_seconds()
         self._daemon.signal(signal.SIGTERM)
@@ -558,27 +559,21 @@ class Soak:
         for backend in self._backends:
             backend.kill()
 
-    def _warm_up(self, seconds):
-        """Spells of load, until one adds no memory or a third of the time is over."""
-        base = self._spell(seconds / 20)
-        while now() < seconds / 3:
-            before, base = base, self._spell(seconds / 20)
-            if base[0] < before[0] * (1 + DRIFT_MAX / 4):
-                break
-        return base
-
-    def _spell(self, seconds):
-        until = now() + seconds
+    def _warm_up(self):
         self._load.start()
-        rounds = 0
-        while rounds < WARM_UP_ROUNDS or now() < until:
+        for _ in range(WARM_UP_ROUNDS):
             self._load.burst(2 * BURST)
             self._load.deaf(DEAF, 0.5)
-            rounds += 1
         self._load.stop()
-        quiet = self._quiet()
-        say(f"warm: {quiet[0] / MIB:.2f} MiB, {quiet[1]} descriptors")
-        return quiet
+
+    def _spell(self, until):
+        """Load and faults; then what is left of the daemon."""
+        self._load.start()
+        self._make_faults(until)
+        self._load.stop()
+        left = self._quiet()
+        say(f"quiet: {left[0] / MIB:.2f} MiB, {left[1]} descriptors")
+        return left
 
     def _quiet(self):
         """(memory, descriptors) of the daemon when it has nothing to do."""
@@ -592,10 +587,9 @@ class Soak:
         return int(re.search(r"^Rss:\s*(\d+) kB", text, re.MULTILINE)[1]) * KIB
 
     def _make_faults(self, until):
-        gaps = random.Random(f"{self._options.seed} gaps")
         time.sleep(min(1, self._options.pause))  # The load begins.
         while True:
-            due = now() + gaps.uniform(0.4, 1) * self._options.pause
+            due = now() + self._gaps.uniform(0.4, 1) * self._options.pause
             kind, fault = self._faults.next()
             if due + fault.seconds > until:
                 return
@@ -648,7 +642,7 @@ seed         {self._options.seed}, {now():.0f} s
 sessions     {board.done} done, {board.cut} cut by faults
 verified     {board.bytes_verified() / MIB:.0f} MiB, {board.wrong} sessions with wrong bytes
 faults       {len(board.faults)}: {kinds.replace("_", " ")}
-memory       {base[0] / MIB:.2f} MiB after the warm-up, {end[0] / MIB:.2f} MiB at the end, {100 * drift:+.2f} %
+memory       {base[0] / MIB:.2f} MiB after a third of it, {end[0] / MIB:.2f} MiB at the end, {100 * drift:+.2f} %
 descriptors  {base[1]} and {end[1]}
 CPU          {self._cpu:.1f} s, {100 * self._cpu / seconds:.0f} % of a core
 result       {"ok" if board.failures == 0 else f"{board.failures} FAILED"}""", flush=True)

@@ -155,6 +155,21 @@ void CheckOptions(const RouteOptions& options) {
   RequireWithin<std::chrono::nanoseconds>(options.reset_linger, 0s, 1min, false, "reset_linger");
   RequireWithin<std::chrono::nanoseconds>(options.keepalive_idle, 1s, 32767s, true, "keepalive");
   Require(options.keepalive_idle % 1s == 0s, "the kernel counts keepalive in seconds", "");
+  RequireWithin(options.hash_balance_factor, 101, 10'000, true, "hash_balance_factor");
+  RequireWithin(options.connect_retries, 0, kConnectRetriesMax, false, "connect_retries");
+  RequireWithin(options.max_queue, 0, 1'000'000, false, "max_queue");
+  RequireWithin<std::chrono::nanoseconds>(options.queue_timeout, 1ms, 1h, false, "queue_timeout");
+  RequireWithin<std::chrono::nanoseconds>(options.health_interval, 10ms, 1h, false, "interval");
+  RequireWithin<std::chrono::nanoseconds>(options.health_timeout, 1ms, 1h, false, "timeout");
+  RequireWithin<std::chrono::nanoseconds>(options.slow_start, 100ms, 1h, true, "slow_start");
+  RequireWithin(options.health_rise, 1, 100, false, "health_rise");
+  RequireWithin(options.health_fall, 1, 100, false, "health_fall");
+  RequireWithin(options.health_port, 0, 65535, false, "health_port");
+  for (const std::string* text : {&options.health_path, &options.health_host}) {
+    Require(!HoldsControl(*text) && text->find(' ') == std::string::npos, "it fits a line of HTTP",
+            *text);
+  }
+  Require(options.health_path.starts_with('/'), "a path begins with /", options.health_path);
 }
 
 void CheckBounds(const Config& config) {
@@ -180,6 +195,7 @@ void CheckRoute(const Route& route, bool trial) {
   for (const Backend& backend : route.backends) {
     Require(!backend.at.empty() && !backend.text.empty(), "a name has an address", route.name);
     RequireWithin(backend.weight, 0, kWeightMax, false, "weight");
+    RequireWithin(backend.max, 0, kBackendSessionsMax, false, "max");
     for (const Endpoint& at : backend.at) {
       Require(!at.is_any() && (at.is_unix() || at.port() != 0), "a backend can be connected to",
               at.ToString());

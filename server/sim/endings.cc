@@ -26,6 +26,7 @@ struct OnItsWay {
   bool connect = false;
   std::string finished;  // "client" or "backend": its FIN came before
   bool limit = false;    // one of the table of limits
+  bool all_down = false;
 };
 
 std::optional<OnItsWay> Parse(std::string text) {
@@ -41,7 +42,9 @@ std::optional<OnItsWay> Parse(std::string text) {
   way.slow = text.ends_with(" does not take") || text == "both of these";
   way.connect = text == "the connect";
   way.limit = text.starts_with("a client");
-  if (way.request || way.reply || way.connect || way.limit || text == "nothing") return way;
+  way.all_down = text == "the connect, with no backend up";
+  const bool known = way.request || way.reply || way.connect || way.limit || way.all_down;
+  if (known || text == "nothing") return way;
   return std::nullopt;
 }
 
@@ -137,6 +140,18 @@ bool SetConnect(Plan& plan, const std::string& logged) {
   return true;
 }
 
+// Checks go to a port of their own, which is closed from then on.
+void TakeDown(Plan& plan, sched::Duration when) {
+  plan.options().health = Health::kTcp;
+  plan.options().health_port = BackendPort(plan.backends.size());
+  plan.options().health_interval = milliseconds(10);
+  plan.options().health_fall = 1;
+  plan.options().on_down = OnDown::kClose;
+  Script closes;
+  closes.echoes = true;
+  plan.backends.push_back({BackendPlan::Kind::kChecked, {closes}, {when}});
+}
+
 // The last client meets the limit; those before stay as they are.
 bool SetLimit(Plan& plan, const Ending& ending) {
   constexpr int kOwnDescriptors = 4;  // epoll, eventfd, the listener and its reserve
@@ -150,6 +165,11 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.kernel.descriptors = kOwnDescriptors;
   } else if (ending.on_its_way == "a client, and no descriptor for its backend") {
     plan.kernel.descriptors = kOwnDescriptors + 1;
+  } else if (ending.logged == "queue_full" || ending.logged == "queue_timeout") {
+    plan.route().backends.front().max = 1;
+    plan.options().max_queue = ending.logged == "queue_full" ? 0 : 1;
+    plan.options().queue_timeout = kCause;
+    clients = 2;
   } else if (ending.on_its_way == "a client that no route serves") {
     plan.route().from = {*Cidr::Parse("10.0.0.0/8")};
   } else {
@@ -184,7 +204,10 @@ std::optional<Plan> PlanOf(const Ending& ending, uint64_t seed) {
   plan.backends.push_back({BackendPlan::Kind::kServes, {backend}});
   if (way->connect && !SetConnect(plan, ending.logged)) return std::nullopt;
   if (way->limit && !SetLimit(plan, ending)) return std::nullopt;
-  if (!limited && !peers && !way->connect && !way->limit) return std::nullopt;
+  const bool down = ending.logged == "backend_down" || way->all_down;
+  if (down) TakeDown(plan, way->all_down ? sched::Duration(0) : kCause);
+  if (way->all_down) plan.clients.front().start = kCause;
+  if (!limited && !peers && !down && !way->connect && !way->limit) return std::nullopt;
   return plan;
 }
 

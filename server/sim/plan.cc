@@ -14,6 +14,7 @@ namespace {
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
+using std::chrono::minutes;
 using std::chrono::seconds;
 
 // The choices of one plan.
@@ -265,6 +266,66 @@ void Limits(Dice& dice, Plan& plan) {
   AddClients(dice, plan, 10, [&] { return PingPong(dice, 1000); });
 }
 
+constexpr Balance kBalances[] = {Balance::kRoundRobin, Balance::kLeastConn, Balance::kRandom2,
+                                 Balance::kSource,     Balance::kMaglev,    Balance::kFirst};
+
+// Backends that close their ports and open them again, and what finds that out.
+void Flap(Dice& dice, Plan& plan) {
+  RouteOptions& options = plan.options();
+  options.balance = kBalances[dice.Between(0, 5)];
+  options.health = dice.Percent(50) ? Health::kTcp : Health::kPassive;
+  options.health_interval = milliseconds(dice.Between(10, 200));
+  options.health_rise = static_cast<int>(dice.Between(1, 3));
+  options.health_fall = static_cast<int>(dice.Between(1, 3));
+  if (dice.Percent(30)) options.slow_start = milliseconds(dice.Between(100, 500));
+  for (BackendPlan& backend : plan.backends) {
+    sched::Duration at(0);
+    for (int64_t toggles = dice.Between(0, 6); toggles > 0; --toggles) {
+      at += dice.Span(milliseconds(300));
+      backend.toggles.push_back(at);
+    }
+  }
+}
+
+// One backend works always, and so every client is served.
+void Flapping(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 4, [] { return Echoing(); });
+  Flap(dice, plan);
+  plan.backends[static_cast<size_t>(dice.Between(0, 3)) % plan.backends.size()].toggles.clear();
+  AddClients(
+      dice, plan, 20, [&] { return PingPong(dice, 500); }, milliseconds(1500));
+}
+
+// None does, sessions of those that go down are closed, and it may stop meanwhile.
+void Outages(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  Flap(dice, plan);
+  RouteOptions& options = plan.options();
+  options.all_down = dice.Percent(50) ? AllDown::kTry : AllDown::kRefuse;
+  options.on_down = dice.Percent(70) ? OnDown::kClose : OnDown::kKeep;
+  options.connect_retries = static_cast<int>(dice.Between(0, 3));
+  options.connect_timeout = milliseconds(dice.Between(5, 500));
+  options.max_queue = static_cast<int>(dice.Between(0, 3));
+  options.queue_timeout = milliseconds(dice.Between(1, 200));
+  plan.most = static_cast<int>(dice.Between(0, 3));
+  if (dice.Percent(30)) {
+    plan.stop_after = dice.Span(milliseconds(1500));
+    plan.config.drain_timeout = dice.Span(milliseconds(50));
+  }
+  AddClients(
+      dice, plan, 20, [&] { return PingPong(dice, 500); }, milliseconds(1500));
+}
+
+// More clients than backends may have: they wait, and every one is served.
+void Queues(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  plan.most = static_cast<int>(dice.Between(1, 2));
+  plan.options().balance = kBalances[dice.Between(0, 5)];
+  plan.options().hash_balance_factor = dice.Percent(30) ? 125 : 0;
+  plan.options().queue_timeout = minutes(2);
+  AddClients(dice, plan, 15, [&] { return PingPong(dice, 1000); });
+}
+
 // Without a backend: the daemon itself sends everything back.
 void Echo(Dice& dice, Plan& plan) {
   plan.route().echo = true;
@@ -401,6 +462,9 @@ constexpr Scenario kScenarios[] = {
     {"blocked", Blocked},
     {"one_sided", OneSided},
     {"moves", Moves},
+    {"flapping", Flapping},
+    {"outages", Outages},
+    {"queues", Queues},
 };
 
 // A fault that can be taken out of a plan.
@@ -444,7 +508,7 @@ Plan MakePlan(uint64_t seed, std::string_view scenario) {
   }
   PARKWAY_CHECK(!plan.clients.empty(), seed);  // an unknown scenario
   for (size_t i = 0; i < plan.backends.size(); ++i) {
-    plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}});
+    plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}, .max = plan.most});
   }
   return plan;
 }

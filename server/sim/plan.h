@@ -60,9 +60,12 @@ struct ClientPlan {
 };
 
 struct BackendPlan {
-  enum class Kind : uint8_t { kServes, kRefuses, kVanishes };  // kVanishes: packets to it are lost
+  // kVanishes: packets to it are lost. kChecked: only health checks come there, and no session.
+  enum class Kind : uint8_t { kServes, kRefuses, kVanishes, kChecked };
   Kind kind = Kind::kServes;
-  std::vector<Script> scripts;  // for its connections, in turn
+  std::vector<Script> scripts{};  // for its connections, in turn
+  // When its port closes, and opens again, and so on. What it serves then goes on.
+  std::vector<sched::Duration> toggles{};
 };
 
 struct Plan {
@@ -75,6 +78,7 @@ struct Plan {
   sched::testing::OneThreadHost::Options host;
   std::vector<ClientPlan> clients;
   std::vector<BackendPlan> backends;
+  int most = 0;  // sessions of each backend; 0: no limit
   // When the daemon is asked to stop; kNever: when the clients are done. And to stop at once, that
   // much later; kNever: not.
   sched::Duration stop_after = sched::Duration::max();

@@ -123,13 +123,22 @@ class World {
       const int port = BackendPort(i);
       const BackendPlan& plan = plan_.backends[i];
       if (plan.kind == BackendPlan::Kind::kVanishes) network_.BlackHole(port);
-      if (plan.kind != BackendPlan::Kind::kServes) continue;
+      const bool listens =
+          plan.kind == BackendPlan::Kind::kServes || plan.kind == BackendPlan::Kind::kChecked;
+      if (!listens) continue;
       auto listener = std::make_unique<TcpListener>();
       listener->backlog = 128;
       listener->on_connection = [this, i, raw = listener.get()] {
         network_.After(sched::Duration(0), [this, i, raw] { AcceptAtBackend(i, *raw); });
       };
       network_.AddListener(port, listener.get());
+      for (size_t k = 0; k < plan.toggles.size(); ++k) {
+        network_.After(plan.toggles[k], [this, i, opens = k % 2 == 1, raw = listener.get()] {
+          if (opens) return network_.AddListener(BackendPort(i), raw);
+          while (!raw->queue.empty()) AcceptAtBackend(i, *raw);  // closing would reset them
+          network_.RemoveListener(BackendPort(i), raw);
+        });
+      }
       listeners_.push_back(std::move(listener));
     }
   }
@@ -138,9 +147,24 @@ class World {
     if (listener.queue.empty()) return;
     TcpEnd* const end = listener.queue.front();
     listener.queue.pop_front();
-    const std::vector<Script>& scripts = plan_.backends[index].scripts;
-    AddPeer(backends_, *end, scripts[backends_.size() % scripts.size()],
-            kFirstBackend + static_cast<uint32_t>(backends_.size()));
+    const BackendPlan& plan = plan_.backends[index];
+    auto& peers = plan.kind == BackendPlan::Kind::kChecked ? checks_ : backends_;
+    AddPeer(peers, *end, plan.scripts[peers.size() % plan.scripts.size()],
+            kFirstBackend + static_cast<uint32_t>(peers.size()));
+    served_by_.resize(plan_.backends.size());
+    served_by_[index].push_back(end);
+    JudgeMost(index);
+  }
+
+  // A backend has at most its `max` of sessions that the daemon has not closed. Checks are none.
+  void JudgeMost(size_t index) {
+    if (!Is({"queues"})) return;
+    const int most = plan_.most;
+    const auto open = std::count_if(
+        served_by_[index].begin(), served_by_[index].end(),
+        [](const TcpEnd* end) { return end->peer() != nullptr && end->peer()->owned(); });
+    Require(open <= most, std::to_string(open) + " sessions at a backend, " + std::to_string(most) +
+                              " is its most");
   }
 
   void StartClient(size_t index) {
@@ -245,7 +269,7 @@ class World {
   // No limit, stop or shortage ends a session early.
   bool IsCalm() const {
     return !Is({"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked",
-                "moves", kEnding});
+                "moves", "outages", kEnding});
   }
   // Nor does anybody reset.
   bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse"}); }
@@ -304,7 +328,9 @@ class World {
 
   // A client's reset ends its session, whatever its backend does.
   void JudgeResetTime(const Peer& client, const std::string& name) {
-    if (Is({"stops", "connects", "shortages", "limits", "stuck", kEnding})) return;
+    if (Is({"stops", "connects", "shortages", "limits", "stuck", "queues", "outages", kEnding})) {
+      return;
+    }
     const TcpEnd* const served_at = client.end().peer();
     if (served_at == nullptr || !served_at->reset_received()) return;
     JudgeClose(*served_at, served_at->reset_received_at(), name);
@@ -327,7 +353,8 @@ class World {
   // A session ends soon after what ends it.
   void JudgeTime(const Peer& client, const Peer& backend, const std::string& name) {
     const TcpEnd* const served_at = client.end().peer();
-    if (Is({"stops", "connects", "shortages", "echo", kEnding}) || served_at == nullptr) return;
+    if (Is({"stops", "connects", "shortages", "echo", "outages", kEnding})) return;
+    if (served_at == nullptr) return;
     sched::Deadline due = std::max(client.last_act(), backend.last_act());
     sched::Duration limit = plan_.options().idle_timeout;
     const TcpEnd* const backend_at = backend.end().peer();
@@ -389,6 +416,8 @@ class World {
   std::vector<std::unique_ptr<TcpListener>> listeners_;
   std::vector<std::unique_ptr<Peer>> clients_;
   std::vector<std::unique_ptr<Peer>> backends_;
+  std::vector<std::unique_ptr<Peer>> checks_;    // of a backend that serves no session
+  std::vector<std::vector<TcpEnd*>> served_by_;  // each backend's ends of what it accepted
   std::vector<const Peer*> promised_;  // the kernel had accepted them when the stop was asked for
   int clients_to_come_ = 0;
   Server* server_ = nullptr;

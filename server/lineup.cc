@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/lineup.h"
+
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <queue>
+#include <span>
+#include <utility>
+
+#include "sched/check.h"
+#include "xxhash.h"
+
+namespace parkway {
+namespace {
+
+uint64_t HashOf(const Upstream& upstream, uint64_t seed) {
+  return XXH3_64bits_withSeed(upstream.name().data(), upstream.name().size(), seed);
+}
+
+// Any number becomes one that looks random: the finisher of splitmix64 (Steele, Lea and Flood
+// 2014).
+uint64_t Mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+// The highest of these is a member's as often as its weight says: -w / ln(u) (Resch 2015).
+double Score(uint64_t client, uint64_t member, int weight) {
+  const uint64_t hash = XXH3_64bits_withSeed(&member, sizeof member, client);
+  const double uniform = (static_cast<double>(hash >> 11) + 0.5) / 9007199254740992.0;  // 2^53
+  return -weight / std::log(uniform);
+}
+
+// A hundred places or more for each member's least share, so that shares are off by a hundredth at
+// most. Primes: every step then visits every place.
+size_t TableSize(const std::vector<Member>& members) {
+  constexpr size_t kSizes[] = {1021, 4093, 16381, 65521, 262139};
+  const size_t wanted = 100 * members.size();
+  const auto* const size = std::find_if(std::begin(kSizes), std::end(kSizes) - 1,
+                                        [&](size_t candidate) { return candidate >= wanted; });
+  return *size;
+}
+
+// Members take turns, by weight, in choosing the next free place of their own permutation.
+std::vector<uint32_t> MaglevTable(const std::vector<Member>& members) {
+  struct Walk {
+    size_t at;
+    size_t step;
+  };
+  const size_t size = TableSize(members);
+  std::vector<Walk> walks;
+  std::vector<int> weights;
+  for (const Member& member : members) {
+    walks.push_back(
+        {HashOf(*member.upstream, 1) % size, HashOf(*member.upstream, 2) % (size - 1) + 1});
+    weights.push_back(member.weight);
+  }
+  constexpr uint32_t kFree = UINT32_MAX;
+  std::vector<uint32_t> table(size, kFree);
+  const std::vector<uint32_t> turns = Rotation(weights);
+  for (size_t filled = 0; filled < size; ++filled) {
+    const uint32_t member = turns[filled % turns.size()];
+    Walk& walk = walks[member];
+    while (table[walk.at] != kFree) walk.at = (walk.at + walk.step) % size;
+    table[walk.at] = member;
+  }
+  return table;
+}
+
+// With the next session included, so that weights count among those that have none.
+bool IsLighter(const Member& a, const Member& b) {
+  return int64_t{a.upstream->sessions() + 1} * b.weight <
+         int64_t{b.upstream->sessions() + 1} * a.weight;
+}
+
+}  // namespace
+
+std::vector<uint32_t> Rotation(const std::vector<int>& weights) {
+  // One of `count` equal weights, the `rank`-th.
+  struct Due {
+    int64_t turn;  // counts from 0
+    int64_t weight;
+    int64_t rank;
+    int64_t count;
+    uint32_t index;
+
+    // (turn + (rank + 1/2) / count) / weight, as a fraction.
+    int64_t numerator() const { return 2 * (turn * count + rank) + 1; }
+    int64_t denominator() const { return 2 * count * weight; }
+    // Later, or at the same time and of a later index.
+    bool operator<(const Due& other) const {
+      const int64_t mine = numerator() * other.denominator();
+      const int64_t theirs = other.numerator() * denominator();
+      return mine != theirs ? mine > theirs : index > other.index;
+    }
+  };
+  const int divisor =
+      std::reduce(weights.begin(), weights.end(), 0, [](int a, int b) { return std::gcd(a, b); });
+  std::map<int, int64_t> count;
+  for (const int weight : weights) ++count[weight];
+  std::map<int, int64_t> rank;
+  std::priority_queue<Due> due;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int weight = weights[i];
+    if (weight == 0) continue;
+    due.push({0, weight / divisor, rank[weight]++, count[weight], static_cast<uint32_t>(i)});
+  }
+  std::vector<uint32_t> rotation;
+  while (!due.empty()) {
+    Due next = due.top();
+    due.pop();
+    rotation.push_back(next.index);
+    if (++next.turn < next.weight) due.push(next);
+  }
+  return rotation;
+}
+
+uint64_t ClientHash(const netpoll::Endpoint& client) {
+  std::span<const uint8_t> bytes;
+  if (client.family() == AF_INET) {
+    const auto* const v4 = reinterpret_cast<const sockaddr_in*>(client.data());
+    bytes = {reinterpret_cast<const uint8_t*>(&v4->sin_addr), sizeof v4->sin_addr};
+  } else if (client.family() == AF_INET6) {
+    const auto* const v6 = reinterpret_cast<const sockaddr_in6*>(client.data());
+    bytes = v6->sin6_addr.s6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) bytes = bytes.last(sizeof(in_addr));
+  } else {
+    return 0;
+  }
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
+Lineup::Lineup(std::vector<Member> members, Balance balance, int balance_factor)
+    : members_(std::move(members)), balance_(balance), balance_factor_(balance_factor / 100.0) {
+  std::vector<int> weights;
+  for (const Member& member : members_) {
+    PARKWAY_CHECK(member.weight > 0, member.weight);
+    weights.push_back(member.weight);
+    weights_ += member.weight;
+    if (balance_ == Balance::kSource) hashes_.push_back(HashOf(*member.upstream, 0));
+  }
+  if (empty()) return;
+  if (balance_ == Balance::kRoundRobin || balance_ == Balance::kRandom2) {
+    rotation_ = Rotation(weights);
+  }
+  if (balance_ == Balance::kMaglev) table_ = MaglevTable(members_);
+}
+
+Lineup::Answer Lineup::Take(const Asking& asking, Upstream** taken) const {
+  // Somebody else may take the last place between a look and Enter: then who was chosen is full at
+  // the next look.
+  for (size_t attempt = 0; attempt <= members_.size(); ++attempt) {
+    const Member* const member = Choose(asking);
+    if (member == nullptr) break;
+    if (!member->upstream->Enter(member->max)) continue;
+    *taken = member->upstream;
+    return Answer::kTaken;
+  }
+  const bool all_tried = std::all_of(members_.begin(), members_.end(), [&](const Member& member) {
+    return asking.tried.Has(member.upstream);
+  });
+  return all_tried ? Answer::kNobody : Answer::kFull;
+}
+
+const Member* Lineup::Choose(const Asking& asking) const {
+  if (empty()) return nullptr;
+  switch (balance_) {
+    case Balance::kRoundRobin:
+      return From(rotation_[asking.turn % rotation_.size()], asking);
+    case Balance::kLeastConn:
+      return Best(asking, IsLighter);
+    case Balance::kRandom2:
+      return OfTwo(asking);
+    case Balance::kSource:
+      return Best(asking, [&](const Member& a, const Member& b) {
+        return Score(asking.client, hashes_[&a - members_.data()], a.weight) >
+               Score(asking.client, hashes_[&b - members_.data()], b.weight);
+      });
+    case Balance::kMaglev:
+      return OfTable(asking);
+    case Balance::kFirst:
+      return From(0, asking);
+  }
+  __builtin_unreachable();
+}
+
+bool Lineup::Usable(const Member& member, const Asking& asking) {
+  const bool full = member.max > 0 && member.upstream->sessions() >= member.max;
+  return !full && !asking.tried.Has(member.upstream);
+}
+
+bool Lineup::Usable(const Member& member, const Asking& asking, double bound) {
+  return Usable(member, asking) && member.upstream->sessions() < bound * member.weight;
+}
+
+// Consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018): the next session
+// included, nobody has more than balance_factor_ times his share.
+double Lineup::BoundPerWeight() const {
+  if (balance_factor_ == 0 || !AsksForClient(balance_)) return INFINITY;
+  int64_t sessions = 1;
+  for (const Member& member : members_) sessions += member.upstream->sessions();
+  return balance_factor_ * static_cast<double>(sessions) / static_cast<double>(weights_);
+}
+
+const Member* Lineup::From(size_t first, const Asking& asking) const {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const Member& member = members_[(first + i) % members_.size()];
+    if (Usable(member, asking)) return &member;
+  }
+  return nullptr;
+}
+
+const Member* Lineup::OfTwo(const Asking& asking) const {
+  const uint64_t random = Mix(asking.turn);
+  const size_t one = rotation_[(random >> 32) % rotation_.size()];
+  const size_t other = rotation_[(random & UINT32_MAX) % rotation_.size()];
+  const Member* const a = From(one, asking);
+  const Member* const b = From(other, asking);
+  if (a == nullptr || b == nullptr) return nullptr;
+  return IsLighter(*b, *a) ? b : a;
+}
+
+const Member* Lineup::OfTable(const Asking& asking) const {
+  const double bound = BoundPerWeight();
+  const auto usable = [&](const Member& member) { return Usable(member, asking, bound); };
+  if (std::none_of(members_.begin(), members_.end(), usable)) return nullptr;
+  for (size_t i = 0; i < table_.size(); ++i) {
+    const Member& member = members_[table_[(asking.client + i) % table_.size()]];
+    if (usable(member)) return &member;
+  }
+  return nullptr;
+}
+
+template <class Better>
+const Member* Lineup::Best(const Asking& asking, Better better) const {
+  const double bound = BoundPerWeight();
+  const Member* best = nullptr;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const Member& member = members_[(asking.turn + i) % members_.size()];
+    if (!Usable(member, asking, bound)) continue;
+    if (best == nullptr || better(member, *best)) best = &member;
+  }
+  return best;
+}
+
+}  // namespace parkway
