@@ -55,7 +55,8 @@ class BasicFdGate {
     }
   }
 
-  Leave Unlock(Direction d) {
+  // Inlined as what calls it is (Socket::Hold).
+  [[gnu::always_inline]] Leave Unlock(Direction d) {
     uint32_t old = word_.load(std::memory_order_seq_cst);
     uint32_t next;
     do {
