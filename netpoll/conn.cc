@@ -265,6 +265,7 @@ IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline) {
 IoResult Conn::AwaitTurn(sched::Deadline deadline) {
   const internal::Socket::Hold hold(socket_, Direction::kWrite);
   if (!hold) return kIsClosed;
+  if (socket_.fd() >= 0) socket_.Adopt(-1);  // of a connect that failed, and may still succeed
   socket_.SetDeadlineHeld(Direction::kWrite, deadline);
   const IoResult result = socket_.AwaitTurn(Direction::kWrite);
   socket_.SetDeadlineHeld(Direction::kWrite, sched::kNever);

@@ -37,7 +37,7 @@ class Endpoint {
 
   // What Parse() reads, or a host name and a port: every address of that name, at least one, in the
   // order in which RFC 6724 prefers them. BLOCKS THE THREAD, for many seconds when a name server is
-  // silent: for start-up only, never on a worker. Errors: kInvalidArgument for bad text, kNotFound
+  // silent: never on a worker. Errors: kInvalidArgument for bad text, kNotFound
   // for a name without an address, kUnavailable if the name servers gave no answer; all start with
   // the text.
   static absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view host_port);

@@ -29,14 +29,16 @@ DEFINE_string(listen, "127.0.0.1:8080",
               "name:80, unix:/path or unix:@abstract; with port 0 the kernel chooses one. The "
               "default is a loopback address so that nothing is exposed unasked. Every address "
               "costs a listening socket per worker.");
-DEFINE_string(backend, "",
-              "Where to relay to; repeat the flag, connections take turns. "
-              "HOST:PORT or unix:/path. A name is resolved once, at start, and stands for all "
-              "its addresses; for its IPv4 ones alone if it has both kinds, since a server often "
-              "listens on those alone. There is no default, except that without --mode, --listen "
-              "and --backend two built-in echo backends stand in. More backends cost nothing "
-              "until they are used. *3 behind an address is its weight, @backup one that serves "
-              "when no other can, @drain one that gets no new connections.");
+DEFINE_string(
+    backend, "",
+    "Where to relay to; repeat the flag, connections take turns. "
+    "HOST:PORT or unix:/path. A name is resolved at start and at a reload, and stands for all "
+    "its addresses; for its IPv4 ones alone if it has both kinds, since a server often "
+    "listens on those alone. There is no default, except that without --mode, --listen "
+    "and --backend two built-in echo backends stand in. More backends cost nothing "
+    "until they are used. *3 behind an address is its weight, @backup one that serves "
+    "when no other can, @drain one that gets no new connections, /max=100 the most it has "
+    "at a time.");
 DEFINE_string(route, "",
               "One more route: NAME listen=... to=...; repeat the flag. "
               "'web listen=:80,:81 from=10.0.0.0/8 to=web1:80*3,web2:80@backup idle_timeout=5m': "
@@ -567,7 +569,8 @@ void PrintHelp(bool all, std::ostream& out) {
   print("help, --help=all", "Prints this page, or each flag with its bounds and reasons");
   out << "\nDefaults stand in parentheses.\n"
       << "Durations are written 500ms, 1.5s, 2m or 1h30m, sizes 512B, 64KiB or 1MiB.\n"
-      << "SIGTERM drains and ends, a second SIGTERM ends at once. Bad flags exit with 2.\n";
+      << "SIGTERM drains and ends, a second SIGTERM ends at once. SIGHUP reads all this again.\n"
+      << "Bad flags exit with 2.\n";
 }
 
 // Answers --help and --version, wherever they stand: whoever asks for help may have the rest wrong.

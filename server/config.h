@@ -46,8 +46,6 @@ struct Config {
   friend bool operator==(const Config&, const Config&) = default;
 };
 
-inline constexpr std::string_view kDefaultRoute = "default";
-
 struct ParseResult {
   enum class Action {
     kRun,
@@ -59,7 +57,7 @@ struct ParseResult {
 };
 
 // Reads the command line and the files it names, checks everything and resolves all names. BLOCKS
-// THE THREAD on files and name servers: call it once, before the workers start. --help, --version,
+// THE THREAD on files and name servers: never call it on a worker. --help, --version,
 // --check and --print_config print to `out`; nothing else is printed. Afterwards gflags' registry
 // holds the effective values.
 //

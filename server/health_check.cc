@@ -11,9 +11,14 @@
 namespace parkway {
 
 void HealthCheck::Start() {
-  if (!asked_for()) return;
   sched::MutexLock lock(mu_);
+  if (!asked_for() && upstream_.up()) return;
   if (!stopped_ && !running_) (void)Launch();  // room was made for one fiber each
+}
+
+bool HealthCheck::running() {
+  sched::MutexLock lock(mu_);
+  return running_;
 }
 
 void HealthCheck::Stop() {
@@ -33,9 +38,9 @@ void HealthCheck::NoteFailed(const std::string& problem) {
   {
     sched::MutexLock lock(mu_);
     if (stopped_ || !upstream_.up()) return;
-    if (!running_ && !Launch()) return;  // nobody would find out that it is up again
     upstream_.SetUp(false);
-    if (conn_ != nullptr) conn_->GiveTurn();  // to check at once
+    if (!running_ && !Launch()) return upstream_.SetUp(true);  // nobody would check it
+    if (conn_ != nullptr) conn_->GiveTurn();                   // to check at once
   }
   owner_.HealthChanged(
       *this, "down: " + std::to_string(failures) + " connects failed, the last: " + problem);
@@ -46,7 +51,7 @@ void HealthCheck::NoteFailed(const std::string& problem) {
 void HealthCheck::Run() {
   // One that connects took down is checked at once. The first checks of many are spread.
   check_at_ = upstream_.up() ? sched::After(sched::Now(), Interval() / 2) : sched::kLongAgo;
-  do {
+  for (;;) {
     netpoll::Conn conn(owner_.poller());
     if (!Begin(conn)) return;
     Await(conn);
@@ -56,7 +61,8 @@ void HealthCheck::Run() {
       if (problem.has_value()) Judge(*problem);
       check_at_ = sched::After(sched::Now(), Interval());
     }
-  } while (!End());
+    if (End()) return;
+  }
 }
 
 bool HealthCheck::Begin(netpoll::Conn& conn) {
@@ -70,11 +76,14 @@ bool HealthCheck::Begin(netpoll::Conn& conn) {
 void HealthCheck::Await(netpoll::Conn& conn) {
   const bool rests = upstream_.up() && !asked_for();  // for its slow start alone
   if (rests) check_at_ = sched::kNever;
+  // Connects took it down while it rested, and the turn given then may have been this turn's.
+  if (!upstream_.up() && check_at_ == sched::kNever) check_at_ = sched::kLongAgo;
   if (!upstream_.up()) step_at_ = sched::kNever;
   if (conn.AwaitTurn(std::min(check_at_, step_at_)).ok()) check_at_ = sched::kLongAgo;
 }
 
-// True: there is no more to do.
+// While the connection that others may know still exists. True: there is no more to do, and this
+// object may be gone.
 bool HealthCheck::End() {
   sched::MutexLock lock(mu_);
   conn_ = nullptr;
@@ -127,7 +136,8 @@ sched::Duration HealthCheck::Interval() {
   const sched::Duration span =
       against_ > 0 ? options_.health_interval / 4 : options_.health_interval;
   const std::string& name = upstream_.name();
-  const uint64_t random = XXH3_64bits_withSeed(name.data(), name.size(), ++checks_) % 1000;
+  const auto now = static_cast<uint64_t>(sched::ToNs(sched::Now()));
+  const uint64_t random = XXH3_64bits_withSeed(name.data(), name.size(), now) % 1000;
   return span * 9 / 10 + span / 5 * static_cast<int64_t>(random) / 1000;
 }
 

@@ -49,10 +49,13 @@ class HealthCheck {
   // Of kSlowStartSteps: its part of its weight.
   int slow_start_step() const { return step_.load(std::memory_order_relaxed); }
 
-  // Begins to check, if checks were asked for. Fiber only.
+  // Begins to check, if checks were asked for or it is down. Fiber only.
   void Start();
   // No check and no change from here on; its fiber ends soon. From any fiber; never blocks.
   void Stop();
+  bool may_go_down() const { return asked_for() || may_fail_; }
+  // Its fiber has not ended yet. Any thread.
+  bool running();
 
   // A session's connect. health_fall failures in a row take the backend down, until checks pass.
   // Fiber only; neither blocks.
@@ -80,7 +83,6 @@ class HealthCheck {
   // The fiber's own.
   bool held_for_up_ = true;  // when it judged last
   int against_ = 0;          // results in a row that speak against that
-  uint64_t checks_ = 0;      // made
   sched::Deadline check_at_ = sched::kNever;
   sched::Deadline step_at_ = sched::kNever;
 

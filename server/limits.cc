@@ -23,7 +23,12 @@ int64_t RaiseDescriptorLimit() {
 int64_t ReservedDescriptors(const Config& config, int workers) {
   const auto addresses = static_cast<int64_t>(ListenAddresses(config.routes).size()) +
                          (config.embedded_backends ? 2 : 0);
-  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses));
+  int64_t checks = 0;
+  for (const Route& route : config.routes) {
+    if (route.options.health < Health::kTcp) continue;
+    for (const Backend& backend : route.backends) checks += static_cast<int64_t>(backend.at.size());
+  }
+  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses) + checks);
 }
 
 int64_t Pipes(const Config& config, int64_t descriptors) {

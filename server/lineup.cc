@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -38,14 +39,19 @@ double Score(uint64_t client, uint64_t member, int weight) {
   return -weight / std::log(uniform);
 }
 
-// A hundred places or more for each member's least share, so that shares are off by a hundredth at
-// most. Primes: every step then visits every place.
+// A hundred places for the least weight, so that shares are off by a hundredth, as long as that is
+// possible. Primes: every step then visits every place.
 size_t TableSize(const std::vector<Member>& members) {
   constexpr size_t kSizes[] = {1021, 4093, 16381, 65521, 262139};
-  const size_t wanted = 100 * members.size();
-  const auto* const size = std::find_if(std::begin(kSizes), std::end(kSizes) - 1,
-                                        [&](size_t candidate) { return candidate >= wanted; });
-  return *size;
+  int64_t sum = 0;
+  int least = INT_MAX;
+  for (const Member& member : members) {
+    sum += member.weight;
+    least = std::min(least, member.weight);
+  }
+  const auto wanted = static_cast<size_t>(100 * sum / least);
+  return *std::find_if(std::begin(kSizes), std::end(kSizes) - 1,
+                       [&](size_t size) { return size >= wanted; });
 }
 
 // Members take turns, by weight, in choosing the next free place of their own permutation.
@@ -173,27 +179,25 @@ const Member* Lineup::Choose(const Asking& asking) const {
   if (empty()) return nullptr;
   switch (balance_) {
     case Balance::kRoundRobin:
-      return From(rotation_[asking.turn % rotation_.size()], asking);
+      return InTurn(asking.turn, asking);
     case Balance::kLeastConn:
-      return Best(asking, IsLighter);
+      return Best(asking, INFINITY, IsLighter);
     case Balance::kRandom2:
       return OfTwo(asking);
     case Balance::kSource:
-      return Best(asking, [&](const Member& a, const Member& b) {
-        return Score(asking.client, hashes_[&a - members_.data()], a.weight) >
-               Score(asking.client, hashes_[&b - members_.data()], b.weight);
-      });
-    case Balance::kMaglev:
-      return OfTable(asking);
+    case Balance::kMaglev: {
+      // Those within the bound may all have been tried, or be full.
+      const Member* const member = ByHash(asking, BoundPerWeight());
+      return member != nullptr ? member : ByHash(asking, INFINITY);
+    }
     case Balance::kFirst:
-      return From(0, asking);
+      return AnyUsable(asking);
   }
   __builtin_unreachable();
 }
 
 bool Lineup::Usable(const Member& member, const Asking& asking) {
-  const bool full = member.max > 0 && member.upstream->sessions() >= member.max;
-  return !full && !asking.tried.Has(member.upstream);
+  return !member.upstream->IsFull(member.max) && !asking.tried.Has(member.upstream);
 }
 
 bool Lineup::Usable(const Member& member, const Asking& asking, double bound) {
@@ -203,44 +207,58 @@ bool Lineup::Usable(const Member& member, const Asking& asking, double bound) {
 // Consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018): the next session
 // included, nobody has more than balance_factor_ times his share.
 double Lineup::BoundPerWeight() const {
-  if (balance_factor_ == 0 || !AsksForClient(balance_)) return INFINITY;
+  if (balance_factor_ == 0) return INFINITY;
   int64_t sessions = 1;
   for (const Member& member : members_) sessions += member.upstream->sessions();
   return balance_factor_ * static_cast<double>(sessions) / static_cast<double>(weights_);
 }
 
-const Member* Lineup::From(size_t first, const Asking& asking) const {
-  for (size_t i = 0; i < members_.size(); ++i) {
-    const Member& member = members_[(first + i) % members_.size()];
+// The first.
+const Member* Lineup::AnyUsable(const Asking& asking) const {
+  const auto found = std::find_if(members_.begin(), members_.end(),
+                                  [&](const Member& member) { return Usable(member, asking); });
+  return found == members_.end() ? nullptr : &*found;
+}
+
+// Who is passed over leaves his turns to the others by their weights.
+const Member* Lineup::InTurn(uint64_t turn, const Asking& asking) const {
+  const Member& first = members_[rotation_[turn % rotation_.size()]];
+  if (Usable(first, asking)) return &first;
+  if (AnyUsable(asking) == nullptr) return nullptr;
+  for (size_t i = 1; i < rotation_.size(); ++i) {
+    const Member& member = members_[rotation_[(turn + i) % rotation_.size()]];
     if (Usable(member, asking)) return &member;
   }
-  return nullptr;
+  return nullptr;  // it was taken meanwhile
 }
 
 const Member* Lineup::OfTwo(const Asking& asking) const {
   const uint64_t random = Mix(asking.turn);
-  const size_t one = rotation_[(random >> 32) % rotation_.size()];
-  const size_t other = rotation_[(random & UINT32_MAX) % rotation_.size()];
-  const Member* const a = From(one, asking);
-  const Member* const b = From(other, asking);
+  const Member* const a = InTurn(random >> 32, asking);
+  const Member* const b = InTurn(random & UINT32_MAX, asking);
   if (a == nullptr || b == nullptr) return nullptr;
   return IsLighter(*b, *a) ? b : a;
 }
 
-const Member* Lineup::OfTable(const Asking& asking) const {
-  const double bound = BoundPerWeight();
+const Member* Lineup::ByHash(const Asking& asking, double bound) const {
+  if (balance_ == Balance::kSource) {
+    return Best(asking, bound, [&](const Member& a, const Member& b) {
+      return Score(asking.client, hashes_[&a - members_.data()], a.weight) >
+             Score(asking.client, hashes_[&b - members_.data()], b.weight);
+    });
+  }
   const auto usable = [&](const Member& member) { return Usable(member, asking, bound); };
-  if (std::none_of(members_.begin(), members_.end(), usable)) return nullptr;
+  const auto any = std::find_if(members_.begin(), members_.end(), usable);
+  if (any == members_.end()) return nullptr;
   for (size_t i = 0; i < table_.size(); ++i) {
     const Member& member = members_[table_[(asking.client + i) % table_.size()]];
     if (usable(member)) return &member;
   }
-  return nullptr;
+  return &*any;  // its weight is so small that it has no place
 }
 
 template <class Better>
-const Member* Lineup::Best(const Asking& asking, Better better) const {
-  const double bound = BoundPerWeight();
+const Member* Lineup::Best(const Asking& asking, double bound, Better better) const {
   const Member* best = nullptr;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[(asking.turn + i) % members_.size()];

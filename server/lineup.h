@@ -27,6 +27,7 @@ class Tried {
  public:
   // At most kConnectRetriesMax + 1 of them.
   void Add(const Upstream* upstream) { tried_[count_++] = upstream; }
+  bool empty() const { return count_ == 0; }
   bool Has(const Upstream* upstream) const {
     for (int i = 0; i < count_; ++i) {
       if (tried_[i] == upstream) return true;
@@ -51,8 +52,8 @@ class Lineup {
   enum class Answer : uint8_t { kTaken, kFull, kNobody };
 
   Lineup() = default;  // nobody
-  // `balance_factor`: of kSource and kMaglev, the most that a member may have of its share, in
-  // percent; 0: no bound.
+  // `balance_factor`: of kSource and kMaglev, the most that a member is given of its share, in
+  // percent, as long as there is another; 0: no bound.
   Lineup(std::vector<Member> members, Balance balance, int balance_factor);
 
   bool empty() const { return members_.empty(); }
@@ -75,11 +76,12 @@ class Lineup {
   // Nor has it as many sessions for its weight as `bound`.
   static bool Usable(const Member& member, const Asking& asking, double bound);
   double BoundPerWeight() const;
-  const Member* From(size_t first, const Asking& asking) const;
+  const Member* AnyUsable(const Asking& asking) const;
+  const Member* InTurn(uint64_t turn, const Asking& asking) const;
   const Member* OfTwo(const Asking& asking) const;
-  const Member* OfTable(const Asking& asking) const;
+  const Member* ByHash(const Asking& asking, double bound) const;
   template <class Better>
-  const Member* Best(const Asking& asking, Better better) const;
+  const Member* Best(const Asking& asking, double bound, Better better) const;
   const Member* Choose(const Asking& asking) const;
 
   std::vector<Member> members_;

@@ -156,9 +156,22 @@ TEST(RoundRobinTest, TurnsGoRoundByWeight) {
   Pool pool({2, 1, 1});
   const Lineup lineup = pool.All(Balance::kRoundRobin);
   EXPECT_THAT(pool.Tries(lineup, 0), ElementsAre(0, 1, 2));
-  EXPECT_THAT(pool.Tries(lineup, 1), ElementsAre(1, 2, 0));
-  EXPECT_THAT(pool.Tries(lineup, 2), ElementsAre(0, 1, 2));
+  EXPECT_THAT(pool.Tries(lineup, 1), ElementsAre(1, 0, 2));
+  EXPECT_THAT(pool.Tries(lineup, 2), ElementsAre(0, 2, 1));
   EXPECT_THAT(pool.Tries(lineup, 3), ElementsAre(2, 0, 1));
+}
+
+TEST(RoundRobinTest, WhoIsFullLeavesHisTurnsToTheOthersByWeight) {
+  Pool pool({8, 1, 4});
+  const Lineup lineup = pool.All(Balance::kRoundRobin);
+  std::map<int, int> count;
+  for (uint32_t turn = 0; turn < 1300; ++turn) {
+    Asking asking{.turn = turn};
+    asking.tried.Add(&pool.upstream(0));
+    ++count[pool.Take(lineup, asking)];
+  }
+  EXPECT_GT(count[2], 2 * count[1]);
+  EXPECT_EQ(count[1] + count[2], 1300);
 }
 
 TEST(FirstTest, TheNextIsTakenWhenTheFirstIsFull) {
@@ -294,6 +307,24 @@ TEST_P(HashTest, TheBoundHoldsForOneBusyClient) {
       EXPECT_LE(pool.upstream(who).sessions(), std::ceil(1.25 * share)) << i;
     }
   }
+}
+
+// Waiting for it would help nobody: it is a matter of balance alone.
+TEST_P(HashTest, WhoIsBeyondTheBoundServesIfNobodyElseCan) {
+  Pool pool({1, 1});
+  const Lineup lineup = pool.All(GetParam(), 125);
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(pool.upstream(1).Enter(0));
+  Asking asking{.client = Client(7)};
+  asking.tried.Add(&pool.upstream(0));
+  EXPECT_EQ(pool.Take(lineup, asking), 1);
+}
+
+TEST_P(HashTest, ATinyWeightServesWhenItIsTheOnlyOne) {
+  Pool pool({256, 256, 256, 256, 256, 256, 256, 256, 256, 256, 256, 256, 1});
+  const Lineup lineup = pool.All(GetParam());
+  Asking asking{.client = Client(7)};
+  for (size_t i = 0; i < 12; ++i) asking.tried.Add(&pool.upstream(i));
+  EXPECT_EQ(pool.Take(lineup, asking), 12);
 }
 
 TEST_P(HashTest, WithoutABoundAClientNeverMoves) {

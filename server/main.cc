@@ -41,7 +41,7 @@ sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int number : {SIGTERM, SIGINT, SIGUSR2}) sigaddset(&signals, number);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -69,14 +69,21 @@ int main(int argc, char** argv) {
       sched::Host::Real().StartThread("signals", -1, [&]() -> std::optional<sched::Deadline> {
         int number = 0;
         sigwait(&signals, &number);
-        if (number != SIGUSR2) {
+        if (number == SIGHUP) {
+          (*server)->RequestReload();
+        } else if (number != SIGUSR2) {
           (*server)->RequestStop();
         } else if (ended.load(std::memory_order_acquire)) {
           return std::nullopt;
         }
         return sched::kLongAgo;
       });
-  const bool drained = (*server)->Run();
+  const bool drained = (*server)->Run([&]() -> absl::StatusOr<parkway::Config> {
+    const absl::StatusOr<parkway::ParseResult> again =
+        parkway::ParseCommandLine(argc, argv, std::cout);
+    if (!again.ok()) return again.status();
+    return again->config;
+  });
   ended.store(true, std::memory_order_release);
   kill(getpid(), SIGUSR2);
   stopper.reset();

@@ -38,16 +38,17 @@ std::string Shown(std::string_view answer) {
 
 // Reads until `judge` has decided.
 template <class Judge>
-std::string Expect(Conn& conn, Judge judge) {
+std::optional<std::string> Expect(Conn& conn, Judge judge) {
   std::string answer;
   std::array<std::byte, 1024> buffer;
   while (answer.size() < kAnswerMax) {
     const IoResult got = conn.Read(buffer);
     if (got.status == netpoll::IoStatus::kEof) break;
+    if (got.is_local()) return std::nullopt;
     if (!got.ok()) return "answer: " + got.Reason();
     answer.append(reinterpret_cast<const char*>(buffer.data()), got.bytes);
     const Answer worth = judge(answer);
-    if (worth == Answer::kGood) return "";
+    if (worth == Answer::kGood) return std::string();
     if (worth == Answer::kBad) break;
   }
   return "answer: " + Shown(answer);
@@ -77,11 +78,13 @@ std::optional<std::string> Probe(Conn& conn, const Endpoint& backend, const Rout
   const IoResult connected = conn.Connect(at, deadline);
   if (connected.is_local()) return std::nullopt;
   if (!connected.ok()) return "connect: " + connected.Reason();
+  const bool http = options.health == Health::kHttp;
+  if (!http && options.health != Health::kTcp) return std::string();
   conn.SetReadDeadline(deadline);
   conn.SetWriteDeadline(deadline);
-  const bool http = options.health == Health::kHttp;
   const std::string request = http ? HttpRequest(at, options) : options.health_send;
   const IoResult written = conn.Write(std::as_bytes(std::span(request)));
+  if (written.is_local()) return std::nullopt;
   if (!written.ok()) return "request: " + written.Reason();
   if (http) return Expect(conn, JudgeHttp);
   if (options.health_expect.empty()) return std::string();

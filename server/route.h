@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "netpoll/endpoint.h"
@@ -75,8 +76,13 @@ struct Backend {
   bool drain = false;   // gets no new connections
   int max = 0;          // most sessions of each of its addresses; 0: no limit
 
+  bool serves() const { return !drain && weight > 0; }
+
   friend bool operator==(const Backend&, const Backend&) = default;
 };
+
+// The one that --mode, --listen and --backend make.
+inline constexpr std::string_view kDefaultRoute = "default";
 
 struct Route {
   std::string name{};

@@ -131,6 +131,9 @@ absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunc
   if (std::any_of(found->begin(), found->end(), is_ipv4)) {
     std::erase_if(*found, [&](const Endpoint& endpoint) { return !is_ipv4(endpoint); });
   }
+  // Name servers turn the order round, which would make an unchanged route look changed.
+  std::sort(found->begin(), found->end(),
+            [](const Endpoint& a, const Endpoint& b) { return a.ToString() < b.ToString(); });
   return found;
 }
 
@@ -282,7 +285,7 @@ absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
   return absl::OkStatus();
 }
 
-bool ConnectsToItself(const Endpoint& backend, const Route& route) {
+bool ConnectsTo(const Endpoint& backend, const Route& route) {
   for (const Listen& listen : route.listen) {
     for (const Endpoint& at : listen.at) {
       const bool wildcard = at.is_any() && at.port() == backend.port() &&
@@ -294,7 +297,7 @@ bool ConnectsToItself(const Endpoint& backend, const Route& route) {
 }
 
 absl::Status CheckBackends(const ParsedRoute& parsed) {
-  const auto serves = [](const Backend& backend) { return !backend.drain && backend.weight > 0; };
+  const auto serves = [](const Backend& backend) { return backend.serves(); };
   const std::vector<Backend>& backends = parsed.route.backends;
   if (!backends.empty() && std::none_of(backends.begin(), backends.end(), serves)) {
     return parsed.error(parsed.backend_at[0],
@@ -302,10 +305,48 @@ absl::Status CheckBackends(const ParsedRoute& parsed) {
   }
   for (size_t i = 0; i < parsed.route.backends.size(); ++i) {
     for (const Endpoint& at : parsed.route.backends[i].at) {
-      if (ConnectsToItself(at, parsed.route)) {
+      if (ConnectsTo(at, parsed.route)) {
         return parsed.error(parsed.backend_at[i],
                             "the route listens there: it would connect to itself");
       }
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The routes that `route` relays to, as far as that does not depend on the client.
+std::vector<size_t> Nexts(const Route& route, const std::vector<ParsedRoute>& routes) {
+  std::vector<size_t> nexts;
+  for (size_t i = 0; i < routes.size(); ++i) {
+    const Route& next = routes[i].route;
+    const auto leads_there = [&](const Backend& backend) {
+      return backend.serves() &&
+             std::any_of(backend.at.begin(), backend.at.end(),
+                         [&](const Endpoint& at) { return ConnectsTo(at, next); });
+    };
+    const std::vector<Backend>& backends = route.backends;
+    if (next.from.empty() && std::any_of(backends.begin(), backends.end(), leads_there)) {
+      nexts.push_back(i);
+    }
+  }
+  return nexts;
+}
+
+// A connection that went round would take all places. Told of the last route of it.
+absl::Status CheckCircles(const std::vector<ParsedRoute>& routes) {
+  std::vector<std::vector<size_t>> nexts;
+  nexts.reserve(routes.size());
+  for (const ParsedRoute& parsed : routes) nexts.push_back(Nexts(parsed.route, routes));
+  for (size_t start = routes.size(); start-- > 0;) {
+    std::vector<bool> seen(routes.size());
+    std::vector<size_t> open = nexts[start];
+    while (!open.empty()) {
+      const size_t at = open.back();
+      open.pop_back();
+      if (at == start) return routes[start].error(0, "the route relays to itself, over others");
+      if (seen[at]) continue;
+      seen[at] = true;
+      open.insert(open.end(), nexts[at].begin(), nexts[at].end());
     }
   }
   return absl::OkStatus();
@@ -434,7 +475,7 @@ absl::Status CheckRoutes(const std::vector<ParsedRoute>& routes) {
     if (status.ok()) status = CheckBackends(routes[i]);
     if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  return CheckCircles(routes);
 }
 
 }  // namespace parkway

@@ -69,7 +69,7 @@ std::string FormatBackend(const Backend& backend);
 // Route.
 std::string FormatRoute(const Route& route, const RouteOptions& defaults);
 
-// What does not go together: a name given twice, a route that connects to itself, listeners that
+// What does not go together: a name given twice, routes that relay in a circle, listeners that
 // overlap or of which routes want different things, a route that no client ever reaches.
 absl::Status CheckRoutes(const std::vector<ParsedRoute>& routes);
 

@@ -164,6 +164,15 @@ TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
             "column 17: no backend gets connections: all are drained or of weight 0");
 }
 
+TEST(RouteConfigTest, ACircleIsAMistake) {
+  EXPECT_EQ(BadTogether({"a listen=127.0.0.1:1 to=127.0.0.1:2", "b listen=:2 to=127.0.0.1:3",
+                         "c listen=127.0.0.1:3 to=pair:80,127.0.0.1:1"}),
+            "column 1: the route relays to itself, over others");
+  EXPECT_EQ(BadTogether({"a listen=127.0.0.1:1 to=127.0.0.1:2", "b listen=:2 to=127.0.0.1:3",
+                         "c listen=127.0.0.1:3 to=pair:80,127.0.0.1:1@drain"}),
+            "");
+}
+
 TEST(RouteConfigTest, RoutesThatDo) {
   EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo", "b listen=:80 to=echo"}), "");
   EXPECT_EQ(BadTogether({"a listen=:0 to=echo", "b listen=:0 to=echo"}), "");

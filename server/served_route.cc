@@ -9,25 +9,29 @@
 
 namespace parkway {
 
-ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers)
+ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
+                         const ServedRoute* before)
     : SessionRoute{{route.options.idle_timeout, route.options.half_close_timeout,
                     route.options.reset_linger},
                    route.echo},
       config_(route),
       owner_(owner),
       views_(static_cast<size_t>(workers)) {
-  const auto serves = [](const Backend& backend) { return !backend.drain && backend.weight > 0; };
   size_t count = 0;
   for (const Backend& backend : config_.backends) {
-    if (serves(backend)) count += backend.at.size();
+    if (backend.serves()) count += backend.at.size();
   }
   for (const Backend& backend : config_.backends) {
-    if (!serves(backend)) continue;
+    if (!backend.serves()) continue;
     for (const netpoll::Endpoint& at : backend.at) {
       // Where there is but one, trying is better than refusing.
       HealthCheck::Owner& me = *this;  // which the container may not know
       targets_.emplace_back(me, backend, at, config_.options, /*may_fail=*/count > 1);
     }
+  }
+  for (Target& target : targets_) {
+    const bool was_down = before != nullptr && before->IsDown(target.at());
+    if (was_down && target.check.may_go_down()) target.SetUp(false);
   }
   sched::MutexLock lock(mu_);
   Publish();
@@ -35,6 +39,21 @@ ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers)
 
 ServedRoute::~ServedRoute() {
   for (const Target& target : targets_) PARKWAY_CHECK(target.sessions() == 0, target.sessions());
+}
+
+bool ServedRoute::IsDown(const netpoll::Endpoint& at) const {
+  return std::any_of(targets_.begin(), targets_.end(),
+                     [&](const Target& target) { return target.at() == at && !target.up(); });
+}
+
+bool ServedRoute::IsOver() {
+  return holders_.load(std::memory_order_acquire) == 0 &&
+         std::none_of(targets_.begin(), targets_.end(),
+                      [](Target& target) { return target.check.running(); });
+}
+
+std::string ServedRoute::Title() const {
+  return config_.name == kDefaultRoute ? "" : "route " + config_.name + ": ";
 }
 
 bool ServedRoute::Serves(const netpoll::Endpoint& client) const {
@@ -57,12 +76,11 @@ void ServedRoute::HealthChanged(const HealthCheck& check, const std::string& why
   {
     sched::MutexLock lock(mu_);
     Publish();
-    ServeQueue();
+    ServeWaiters();
   }
   if (why.empty()) return;
   const Upstream& upstream = check.upstream();
-  owner_.Report("route " + config_.name + ": backend " + upstream.name() + " is " + why + " (" +
-                Standing() + ")");
+  owner_.Report(Title() + "backend " + upstream.name() + " is " + why + " (" + Standing() + ")");
   if (!upstream.up() && config_.options.on_down == OnDown::kClose) owner_.EndSessionsOf(upstream);
 }
 
@@ -73,32 +91,30 @@ std::string ServedRoute::Standing() const {
   return std::to_string(up) + " of " + std::to_string(targets_.size()) + " up";
 }
 
-Lineup ServedRoute::LineUp(Who who) {
-  const auto belongs = [who](const Target& target) {
-    return target.backup == (who == Who::kBackups) && (who == Who::kAnyServing || target.up());
-  };
-  constexpr int kFull = HealthCheck::kSlowStartSteps;
-  bool slow = false;
-  for (const Target& target : targets_) {
-    if (belongs(target) && target.check.slow_start_step() < kFull) slow = true;
-  }
-  std::vector<Member> members;
+// Of those that are up, or of all as if they were.
+Lineup ServedRoute::LineUp(bool backups, bool all) {
+  std::vector<Target*> targets;
   for (Target& target : targets_) {
-    if (!belongs(target)) continue;
-    const int part = slow ? target.check.slow_start_step() : 1;
-    members.push_back({&target, target.weight * part, target.max});
+    if (target.backup == backups && (all || target.up())) targets.push_back(&target);
+  }
+  const bool slow = std::any_of(targets.begin(), targets.end(), [](const Target* target) {
+    return target->check.slow_start_step() < HealthCheck::kSlowStartSteps;
+  });
+  std::vector<Member> members;
+  for (Target* const target : targets) {
+    const int part = slow ? target->check.slow_start_step() : 1;
+    members.push_back({target, target->weight * part, target->max});
   }
   return {std::move(members), config_.options.balance, config_.options.hash_balance_factor};
 }
 
 void ServedRoute::Publish() {
   auto lineups = std::make_shared<Lineups>();
-  lineups->serving = LineUp(Who::kServing);
-  lineups->backups = LineUp(Who::kBackups);
-  if (lineups->serving.empty() && lineups->backups.empty() &&
-      config_.options.all_down == AllDown::kTry) {
-    lineups->serving = LineUp(Who::kAnyServing);
-  }
+  const bool any_up =
+      std::any_of(targets_.begin(), targets_.end(), [](const Target& it) { return it.up(); });
+  const bool all = !any_up && config_.options.all_down == AllDown::kTry;
+  lineups->serving = LineUp(/*backups=*/false, all);
+  lineups->backups = LineUp(/*backups=*/true, all);
   lineups_ = std::move(lineups);
   // Release: who finds the new number and takes the lock finds these lineups or later ones.
   version_.fetch_add(1, std::memory_order_release);
@@ -158,7 +174,7 @@ void ServedRoute::Leave(Session& session) {
   upstream->Leave();
   if (waiting_.load(std::memory_order_seq_cst) == 0) return;
   sched::MutexLock lock(mu_);
-  ServeQueue();
+  ServeWaiters();
 }
 
 // --- The queue.
@@ -170,9 +186,9 @@ EndReason ServedRoute::Queue(Session& session, const Asking& asking) {
     if (queue_.size() >= static_cast<size_t>(config_.options.max_queue)) {
       return EndReason::kQueueFull;
     }
-    queue_.push_back(&waiter);
+    waiter.place = queue_.insert(queue_.end(), &waiter);
     waiting_.store(queue_.size(), std::memory_order_seq_cst);
-    ServeQueue();  // a place may have been left before it was seen that somebody waits
+    ServeWaiters();  // a place may have been left before it was seen that somebody waits
   }
   const sched::Deadline until = sched::After(sched::Now(), config_.options.queue_timeout);
   for (;;) {
@@ -180,7 +196,7 @@ EndReason ServedRoute::Queue(Session& session, const Asking& asking) {
     sched::MutexLock lock(mu_);
     if (!waiter.answered && turn.ok()) continue;
     if (!waiter.answered) {
-      Forget(&waiter);
+      Remove(waiter.place);
       return turn.status == netpoll::IoStatus::kTimeout ? EndReason::kQueueTimeout
                                                         : session.reason();
     }
@@ -189,24 +205,30 @@ EndReason ServedRoute::Queue(Session& session, const Asking& asking) {
   }
 }
 
-// As many of those that wait as there are places for, the longest waiting first.
-void ServedRoute::ServeQueue() {
-  while (!queue_.empty()) {
-    Waiter& first = *queue_.front();
-    const Lineup::Answer answer = lineups_->Take(first.asking, &first.upstream);
-    if (answer == Lineup::Answer::kFull) return;
-    first.answered = true;
-    if (answer == Lineup::Answer::kNobody) first.refused = EndReason::kNoBackend;
-    Forget(&first);
+// As many of those that wait as there are places for, the longest waiting first. One that has tried
+// some backends may wait for another while there is room at those for the next.
+void ServedRoute::ServeWaiters() {
+  for (auto place = queue_.begin(); place != queue_.end();) {
+    Waiter& waiter = **place;
+    const Lineup::Answer answer = lineups_->Take(waiter.asking, &waiter.upstream);
+    if (answer == Lineup::Answer::kFull) {
+      if (waiter.asking.tried.empty()) return;
+      ++place;
+      continue;
+    }
+    waiter.answered = true;
+    if (answer == Lineup::Answer::kNobody) waiter.refused = EndReason::kNoBackend;
+    place = Remove(place);
     // The session lives until its fiber goes on, for which it needs the lock. Queues the fiber, and
     // takes no lock of ours.
-    first.session.backend().GiveTurn();
+    waiter.session.backend().GiveTurn();
   }
 }
 
-void ServedRoute::Forget(const Waiter* waiter) {
-  std::erase(queue_, waiter);
+std::list<ServedRoute::Waiter*>::iterator ServedRoute::Remove(std::list<Waiter*>::iterator place) {
+  const auto next = queue_.erase(place);
   waiting_.store(queue_.size(), std::memory_order_seq_cst);
+  return next;
 }
 
 }  // namespace parkway

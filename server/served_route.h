@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,12 +41,23 @@ class RouteOwner {
 
 class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
  public:
-  ServedRoute(const Route& route, RouteOwner& owner, int workers);
+  // `before`: what it replaces, whose backends stay down if they are; or nullptr. Any thread.
+  ServedRoute(const Route& route, RouteOwner& owner, int workers, const ServedRoute* before);
   ~ServedRoute();  // CHECKs that no session is counted any more
   ServedRoute(const ServedRoute&) = delete;
   ServedRoute& operator=(const ServedRoute&) = delete;
 
   const Route& config() const { return config_; }
+  // How lines for the operator begin: "route web: ". Nobody who used flags has heard of a route.
+  std::string Title() const;
+
+  // A client's, from when it is given the route until its session has ended: it must not go away.
+  void Hold() { holders_.fetch_add(1, std::memory_order_relaxed); }
+  void Release() { holders_.fetch_sub(1, std::memory_order_release); }
+  // Nobody holds it, and its checks have ended. Any thread; it stays so once nobody can be given it
+  // and StopChecks was called.
+  bool IsOver();
+
   bool Serves(const netpoll::Endpoint& client) const;
   // Fibers that it may have at a time besides sessions.
   int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
@@ -100,6 +112,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   struct Waiter {
     Session& session;
     const Asking& asking;
+    std::list<Waiter*>::iterator place{};
     bool answered = false;
     EndReason refused = EndReason::kNone;
     Upstream* upstream = nullptr;
@@ -108,18 +121,20 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   netpoll::Poller& poller() override { return owner_.poller(); }
   void HealthChanged(const HealthCheck& check, const std::string& why) override;
   std::string Standing() const;
-  enum class Who : uint8_t { kServing, kBackups, kAnyServing };
-  Lineup LineUp(Who who);
+  bool IsDown(const netpoll::Endpoint& at) const;
+  Lineup LineUp(bool backups, bool all);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   const Lineups& Current();
   EndReason Queue(Session& session, const Asking& asking);
-  void ServeQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Forget(const Waiter* waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ServeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::list<Waiter*>::iterator Remove(std::list<Waiter*>::iterator place)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Route config_;
   RouteOwner& owner_;
   std::deque<Target> targets_;  // all addresses that get sessions
   std::atomic<uint32_t> turn_{0};
+  std::atomic<int64_t> holders_{0};  // released; who finds 0 acquires and may destroy it
 
   // Written under mu_ after lineups_; a worker whose view has another version takes a new one.
   std::atomic<uint64_t> version_{0};
@@ -130,7 +145,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
 
   sched::Mutex mu_;
   std::shared_ptr<const Lineups> lineups_ ABSL_GUARDED_BY(mu_);
-  std::deque<Waiter*> queue_ ABSL_GUARDED_BY(mu_);
+  std::list<Waiter*> queue_ ABSL_GUARDED_BY(mu_);  // the longest waiting first
 };
 
 }  // namespace parkway

@@ -16,9 +16,9 @@ class NoOwner final : public RouteOwner {
 TEST(ServedRouteTest, ServesTheClientsItIsFor) {
   NoOwner owner;
   Route config;
-  EXPECT_TRUE(ServedRoute(config, owner, 1).Serves(netpoll::Endpoint()));
+  EXPECT_TRUE(ServedRoute(config, owner, 1, nullptr).Serves(netpoll::Endpoint()));
   config.from = {*Cidr::Parse("10.0.0.0/8"), *Cidr::Parse("::1")};
-  const ServedRoute route(config, owner, 1);
+  const ServedRoute route(config, owner, 1, nullptr);
   EXPECT_TRUE(route.Serves(*netpoll::Endpoint::Parse("10.1.2.3:5")));
   EXPECT_TRUE(route.Serves(*netpoll::Endpoint::Parse("[::1]:5")));
   EXPECT_FALSE(route.Serves(*netpoll::Endpoint::Parse("11.1.2.3:5")));

@@ -22,13 +22,6 @@ using netpoll::IoStatus;
 
 constexpr sched::Duration kReportEvery = std::chrono::seconds(1);
 
-netpoll::ListenOptions ListenOptionsOf(const Route& route) {
-  netpoll::ListenOptions options;
-  options.backlog = route.options.backlog;
-  options.keepalive_idle = route.options.keepalive_idle;
-  return options;
-}
-
 EndReason ConnectFailure(const IoResult& result) {
   if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
     return EndReason::kConnectTimeout;
@@ -47,6 +40,7 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
       config_(config),
       max_conns_(max_conns),
       descriptors_(descriptors),
+      descriptors_per_client_(DescriptorsPerClient(config)),
       platform_(platform),
       list_(workers),
       changed_(platform.host->NewEvent()) {}
@@ -63,81 +57,30 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
       {.shards = workers, .host = platform.host, .simulated = platform.simulated});
   if (!poller.ok()) return poller.status();
   server->poller_ = *std::move(poller);
-  if (const absl::Status bound = server->BindAll(); !bound.ok()) return bound;
+  if (config.embedded_backends) {
+    if (const absl::Status bound = server->BindBuiltIn(); !bound.ok()) return bound;
+  }
+  if (const absl::Status bound = server->Apply(server->config_); !bound.ok()) return bound;
   server->StartWorkers();
   return server;
 }
 
-absl::Status Server::BindAll() {
-  for (const Route& route : config_.routes) {
-    Route served = route;
-    if (config_.embedded_backends) {
-      if (const absl::Status bound = BindBuiltIn(served); !bound.ok()) return bound;
-    }
-    AddRoute(served);
-  }
-  for (const Frontend& frontend : frontends_) {
-    if (frontend.routes.front() == built_in_) continue;  // bound already
-    if (const absl::Status bound = BindDoors(frontend); !bound.ok()) return bound;
-  }
-  return absl::OkStatus();
-}
-
 // Two echo backends of our own, which are known by their addresses.
-absl::Status Server::BindBuiltIn(Route& trial) {
-  Route echo = trial;
+absl::Status Server::BindBuiltIn() {
+  Route echo = config_.routes.front();
   echo.name = "built-in";
   echo.echo = true;
-  built_in_ = NewRoute(echo);
+  built_in_ = NewRoute(echo, nullptr);
   for (int i = 0; i < 2; ++i) {
-    frontends_.push_back(
-        {*netpoll::Endpoint::Parse("127.0.0.1:0"), "built-in backend", {built_in_}});
-    if (const absl::Status bound = BindDoors(frontends_.back()); !bound.ok()) return bound;
+    const Plan plan = {.key = "built-in " + std::to_string(i),
+                       .at = *netpoll::Endpoint::Parse("127.0.0.1:0"),
+                       .name = "built-in backend",
+                       .options = {},
+                       .routes = {built_in_.get()}};
+    if (const absl::Status bound = Open(plan, frontends_, doors_); !bound.ok()) return bound;
+    frontends_.back()->built_in = true;
     const netpoll::Endpoint& at = doors_.back()->socket.at;
-    trial.backends.push_back({.text = at.ToString(), .at = {at}});
-  }
-  return absl::OkStatus();
-}
-
-ServedRoute* Server::NewRoute(const Route& route) {
-  RouteOwner& me = *this;
-  routes_.push_back(std::make_unique<ServedRoute>(route, me, WorkerCount()));
-  return routes_.back().get();
-}
-
-void Server::AddRoute(const Route& route) {
-  ServedRoute* const served = NewRoute(route);
-  for (const Listen& listen : route.listen) {
-    for (const netpoll::Endpoint& at : listen.at) {
-      const auto is_here = [&](const Frontend& other) {
-        return other.at == at && !at.asks_for_port();
-      };
-      const auto frontend = std::find_if(frontends_.begin(), frontends_.end(), is_here);
-      if (frontend != frontends_.end()) {
-        frontend->routes.push_back(served);
-      } else {
-        // Nobody who used flags has heard of a route.
-        const bool by_flag = route.name == kDefaultRoute;
-        frontends_.push_back({at, by_flag ? "--listen=" : "route " + route.name + ": ", {served}});
-      }
-    }
-  }
-}
-
-absl::Status Server::BindDoors(const Frontend& frontend) {
-  auto sockets = netpoll::Bind(poller_->kernel(), frontend.at, WorkerCount(),
-                               ListenOptionsOf(frontend.routes.front()->config()));
-  if (!sockets.ok()) {
-    return absl::Status(sockets.status().code(),
-                        frontend.name + std::string(sockets.status().message()));
-  }
-  int worker = 0;
-  for (const netpoll::BoundSocket& socket : *sockets) {
-    auto door = std::make_unique<Door>();
-    door->socket = socket;
-    door->frontend = &frontend;
-    door->worker = worker++;
-    doors_.push_back(std::move(door));
+    config_.routes.front().backends.push_back({.text = at.ToString(), .at = {at}});
   }
   return absl::OkStatus();
 }
@@ -150,24 +93,33 @@ void Server::StartWorkers() {
   options.spin = config_.spin;
   options.stall_after = config_.stall_report;
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
-  // Each door accepts in a fiber, and may serve one client beyond max_conns when it drains.
-  const int64_t clients = max_conns_ + static_cast<int64_t>(doors_.size());
-  // Beyond that: the doors, ends that are not counted yet on each worker, the drain's own, checks.
-  options.fiber_count_max = DescriptorsPerClient(config_) * clients +
-                            static_cast<int64_t>(doors_.size() + options.event_sources.size()) + 64;
-  for (const auto& route : routes_) options.fiber_count_max += route->fibers();
+  constexpr int64_t kReloadRoom = 4096;
+  fibers_max_ = Fibers() + kReloadRoom;
+  // Beyond sessions and those: ends that are not counted yet on each worker, and the server's own.
+  options.fiber_count_max = descriptors_per_client_ * max_conns_ + fibers_max_ +
+                            static_cast<int64_t>(options.event_sources.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);
-  doors_open_.store(static_cast<int>(doors_.size()));
-  doors_accepting_.store(static_cast<int>(doors_.size()));
-  for (const auto& door : doors_) {
-    Door* const d = door.get();
-    const bool spawned = scheduler_->SpawnOn(d->worker, [this, d] { ServeDoor(*d); });
-    PARKWAY_CHECK(spawned, d->worker);
+  StartDoors(0);
+  Settle({});
+}
+
+// Each door accepts in a fiber, and may serve a client beyond max_conns when it leaves; each
+// backend may be checked in one.
+int64_t Server::Fibers() const {
+  int64_t count = (1 + descriptors_per_client_) * static_cast<int64_t>(doors_.size());
+  for (const Routes* routes : {&routes_, &retired_}) {
+    for (const auto& route : *routes) count += route->fibers();
   }
-  const bool spawned = scheduler_->SpawnOn(0, [this] {
-    for (const auto& route : routes_) route->StartChecks();
-  });
-  PARKWAY_CHECK(spawned, 0);
+  return count;
+}
+
+void Server::StartDoors(size_t first) {
+  doors_open_.fetch_add(static_cast<int>(doors_.size() - first), std::memory_order_seq_cst);
+  for (size_t i = first; i < doors_.size(); ++i) {
+    Door* const door = doors_[i].get();
+    const bool spawned = scheduler_->SpawnOn(door->worker, [this, door] { ServeDoor(*door); });
+    PARKWAY_CHECK(spawned, door->worker);
+  }
 }
 
 Server::~Server() {
@@ -180,10 +132,10 @@ std::vector<std::string> Server::Addresses(const ServedRoute* route) const {
   std::vector<std::string> found;
   const Frontend* last = nullptr;
   for (const auto& door : doors_) {
-    const std::vector<ServedRoute*>& routes = door->frontend->routes;
-    const bool asked = route == nullptr
-                           ? routes.front() != built_in_
-                           : std::find(routes.begin(), routes.end(), route) != routes.end();
+    sched::MutexLock lock(door->mu);
+    const bool asked = route == nullptr ? !door->frontend->built_in
+                                        : std::find(door->routes.begin(), door->routes.end(),
+                                                    route) != door->routes.end();
     if (asked && door->frontend != last) found.push_back(door->socket.at.ToString());
     last = door->frontend;
   }
@@ -245,7 +197,7 @@ void Server::ServeDoor(Door& door) {
     sched::MutexLock lock(doors_mu_);
     door.listener = &listener;
   }
-  while (phase_.load(std::memory_order_seq_cst) == Phase::kServing) {
+  while (Accepts(door)) {
     Conn client;
     const IoResult accepted = listener.Accept(client);
     if (!accepted.ok()) {
@@ -265,9 +217,13 @@ void Server::ServeDoor(Door& door) {
     door.listener = nullptr;
   }
   ServeQueue(listener, door);
-  LeaveTogether();
+  LeaveTogether(*door.frontend);
   ServeQueue(listener, door);  // what came while others emptied theirs
   listener.Close();
+  {
+    sched::MutexLock lock(doors_mu_);
+    door.closed = true;  // from here on a reload may destroy it
+  }
   doors_open_.fetch_sub(1, std::memory_order_seq_cst);
   changed_->Set();
 }
@@ -275,14 +231,15 @@ void Server::ServeDoor(Door& door) {
 // Those the kernel has accepted already are served too, as long as there is room: at most a queue's
 // worth, since under load more come all the time.
 void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
-  const int most = door.frontend->routes.front()->config().options.backlog;
+  const int most = door.frontend->options.backlog;
+  const bool takes_place = !door.frontend->built_in;
   for (int i = 0; i < most && TakePlace(door); ++i) {
     Conn client;
-    if (!listener.TryAccept(client).ok()) return LeavePlace(door.frontend->routes.front());
+    if (!listener.TryAccept(client).ok()) return LeavePlace(takes_place);
     if (ServedRoute* const route = RouteOf(client, door); route != nullptr) {
       StartSession(std::move(client), *route, door);
     } else {
-      LeavePlace(door.frontend->routes.front());
+      LeavePlace(takes_place);
       TurnAway(client);
     }
   }
@@ -290,41 +247,49 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
 
 // A reuseport socket that closes before the others resets the connections in its queue, so nobody
 // closes until everybody's queue is empty.
-void Server::LeaveTogether() {
+void Server::LeaveTogether(Frontend& frontend) {
   sched::ParkingLot& lot = sched::CurrentParkingLot();
-  if (doors_accepting_.fetch_sub(1, std::memory_order_seq_cst) == 1) {
-    lot.WakeAll(&doors_accepting_);
+  std::atomic<int>& accepting = frontend.accepting;
+  if (accepting.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+    lot.WakeAll(&accepting);
     return;
   }
   constexpr auto still = [](void* count) {
     return static_cast<std::atomic<int>*>(count)->load(std::memory_order_seq_cst) > 0;
   };
-  while (still(&doors_accepting_)) {
-    lot.Wait(&doors_accepting_, sched::WaitReason::kLock, still, &doors_accepting_);
-  }
+  while (still(&accepting)) lot.Wait(&accepting, sched::WaitReason::kLock, still, &accepting);
 }
 
 // A client takes its place after it was accepted: if a door took one before, those that wait for a
 // client would hold the places that the clients of other doors need. So at max_conns each door
 // holds one client that is not served yet.
 void Server::AwaitPlace(const Door& door) {
+  struct Wanted {
+    const Server* self;
+    const Door* door;
+  } wanted{this, &door};
   constexpr auto full = [](void* arg) {
-    auto* const self = static_cast<Server*>(arg);
-    return self->clients_.load(std::memory_order_seq_cst) >= self->max_conns_ &&
-           self->phase_.load(std::memory_order_seq_cst) == Phase::kServing;
+    const auto& [self, at] = *static_cast<Wanted*>(arg);
+    return self->clients_.load(std::memory_order_seq_cst) >= self->max_conns_ && self->Accepts(*at);
   };
   while (!TakePlace(door)) {
-    if (phase_.load(std::memory_order_seq_cst) != Phase::kServing) {
-      clients_.fetch_add(1, std::memory_order_seq_cst);  // when it drains, beyond the limit
+    if (!Accepts(door)) {
+      clients_.fetch_add(1, std::memory_order_seq_cst);  // beyond the limit, so that it can leave
       return;
     }
-    sched::CurrentParkingLot().Wait(&clients_, sched::WaitReason::kLock, full, this);
+    sched::CurrentParkingLot().Wait(&clients_, sched::WaitReason::kLock, full, &wanted);
   }
+}
+
+// False when the daemon drains, or a reload took the address away.
+bool Server::Accepts(const Door& door) const {
+  return phase_.load(std::memory_order_seq_cst) == Phase::kServing &&
+         !door.frontend->leaves.load(std::memory_order_seq_cst);
 }
 
 // False at max_conns. A trial run's own backends take no place.
 bool Server::TakePlace(const Door& door) {
-  if (door.frontend->routes.front() == built_in_) return true;
+  if (door.frontend->built_in) return true;
   int64_t count = clients_.load(std::memory_order_seq_cst);
   do {
     if (count >= max_conns_) return false;
@@ -332,22 +297,27 @@ bool Server::TakePlace(const Door& door) {
   return true;
 }
 
-void Server::LeavePlace(const SessionRoute* route) {
-  if (route == built_in_) return;
+void Server::LeavePlace(bool took_one) {
+  if (!took_one) return;
   const int64_t before = clients_.fetch_sub(1, std::memory_order_seq_cst);
   if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&clients_);
 }
 
 // --- Sessions.
 
-// nullptr: none serves it. Only where it matters its address is asked for: a system call.
-ServedRoute* Server::RouteOf(Conn& client, const Door& door) {
-  const std::vector<ServedRoute*>& routes = door.frontend->routes;
-  if (routes.front()->config().from.empty()) return routes.front();
-  const netpoll::Endpoint peer = client.peer();
-  const auto serves = [&](const ServedRoute* route) { return route->Serves(peer); };
-  const auto found = std::find_if(routes.begin(), routes.end(), serves);
-  return found == routes.end() ? nullptr : *found;
+// Held for the client; nullptr: none serves it. Only where it matters its address is asked for: a
+// system call.
+ServedRoute* Server::RouteOf(Conn& client, Door& door) {
+  sched::MutexLock lock(door.mu);
+  netpoll::Endpoint peer;
+  for (ServedRoute* const route : door.routes) {
+    const bool asks = !route->config().from.empty();
+    if (asks && peer.family() == AF_UNSPEC) peer = client.peer();
+    if (asks && !route->Serves(peer)) continue;
+    route->Hold();
+    return route;
+  }
+  return nullptr;
 }
 
 void Server::TurnAway(Conn& client) {
@@ -383,7 +353,8 @@ void Server::Ended(Session& session) {
   list_.Remove(&session);
   route.Leave(session);
   Session::Pointer(&session).reset();
-  LeavePlace(&route);
+  LeavePlace(&route != built_in_.get());
+  route.Release();
   const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
   if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
@@ -425,8 +396,7 @@ void Server::ReportBackendFailure(const ServedRoute& route, const Upstream& back
     return;
   }
   const std::string reason(result.ToStatus("backend " + backend.name()).message());
-  const std::string whose = config_.routes.size() == 1 ? "" : "route " + route.config().name + ": ";
-  Report(whose + reason + " (" + std::to_string(failures) + " failed connects so far)");
+  Report(route.Title() + reason + " (" + std::to_string(failures) + " failed connects so far)");
 }
 
 // --- The end.
@@ -436,9 +406,15 @@ void Server::RequestStop() {
   changed_->Set();
 }
 
-bool Server::Run() {
+void Server::RequestReload() {
+  reload_requested_.store(true, std::memory_order_seq_cst);
+  changed_->Set();
+}
+
+bool Server::Run(const std::function<absl::StatusOr<Config>()>& read) {
   NotifyServiceManager("READY=1");
   while (stop_requests_.load(std::memory_order_seq_cst) == 0) {
+    if (reload_requested_.exchange(false, std::memory_order_seq_cst)) Reload(read);
     (void)changed_->WaitUntil(sched::kNever);
   }
   NotifyServiceManager("STOPPING=1");

@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,6 +16,7 @@
 #include "netpoll/listener.h"
 #include "netpoll/poller.h"
 #include "sched/host.h"
+#include "sched/mutex.h"
 #include "sched/scheduler.h"
 #include "server/buffer_pool.h"
 #include "server/config.h"
@@ -62,8 +62,15 @@ class Server final : private SessionOwner, private RouteOwner {
 
   // Serves until RequestStop(), then drains. Blocks the thread. True if every session ended by
   // itself within drain_timeout.
-  bool Run();
+  //
+  // After RequestReload() it takes what `read` returns for its configuration, as far as it can:
+  // routes that are the same go on as they are, with their listeners, sessions and counts; others
+  // are begun anew, and sessions of those that are gone end by themselves. On an error nothing
+  // changes. Either way a line says so.
+  bool Run(const std::function<absl::StatusOr<Config>()>& read = nullptr);
 
+  // Any thread.
+  void RequestReload();
   // First call: drain. Second: end now. Any thread.
   void RequestStop();
 
@@ -75,39 +82,71 @@ class Server final : private SessionOwner, private RouteOwner {
   int64_t ended(EndReason reason) const { return list_.ended(reason); }
 
  private:
-  // Of routes that accept at one address the first that serves the client has it.
+  // An address where it accepts, with a socket for each worker.
   struct Frontend {
-    netpoll::Endpoint at;
-    std::string name;  // for errors
-    std::vector<ServedRoute*> routes;
+    std::string key;  // what makes it the same one after a reload
+    netpoll::ListenOptions options;
+    bool built_in = false;            // a trial run's own backend, which takes no place
+    std::atomic<bool> leaves{false};  // a reload took it away
+    std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
   };
   // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
-    const Frontend* frontend = nullptr;
+    Frontend* frontend = nullptr;
     int worker = 0;
     uint32_t turn = 0;                      // of the workers to compare this one's load with
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
+    bool closed = false;                    // its fiber is done with it; guarded by doors_mu_
+
+    sched::Mutex mu;
+    // Of routes that accept at one address the first that serves the client has it.
+    std::vector<ServedRoute*> routes ABSL_GUARDED_BY(mu);
   };
+  // What a configuration makes of one address.
+  struct Plan {
+    std::string key;
+    netpoll::Endpoint at;
+    std::string name;  // for errors
+    netpoll::ListenOptions options;
+    std::vector<ServedRoute*> routes;
+  };
+  using Routes = std::vector<std::unique_ptr<ServedRoute>>;
+  using Doors = std::vector<std::unique_ptr<Door>>;
+  using Frontends = std::vector<std::unique_ptr<Frontend>>;
 
   Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
          int64_t descriptors);
-  absl::Status BindAll();
-  absl::Status BindBuiltIn(Route& trial);
-  absl::Status BindDoors(const Frontend& frontend);
-  ServedRoute* NewRoute(const Route& route);
-  void AddRoute(const Route& route);
+  absl::Status BindBuiltIn();
   void StartWorkers();
+  void StartDoors(size_t first);
+  int64_t Fibers() const;
   int WorkerCount() const { return static_cast<int>(poller_->event_sources().size()); }
   std::string DescribeRoutes() const;
+
+  // reload.cc: from one configuration to the next. All on the main thread.
+  void Reload(const std::function<absl::StatusOr<Config>()>& read);
+  absl::Status Apply(const Config& next);
+  absl::Status CheckReload(const Config& next) const;
+  void ReportFixed(const Config& next);
+  std::unique_ptr<ServedRoute> NewRoute(const Route& route, const ServedRoute* before);
+  static std::vector<Plan> Plans(const std::vector<ServedRoute*>& routes);
+  absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors) const;
+  void Give(const std::vector<Plan>& plans);
+  Frontend* FrontendOf(const Plan& plan) const;
+  absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
+  void Settle(Routes&& before);
+  void Forget();
+
   std::vector<std::string> Addresses(const ServedRoute* route) const;
 
   void ServeDoor(Door& door);
   void ServeQueue(netpoll::Listener& listener, Door& door);
+  bool Accepts(const Door& door) const;
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
-  void LeavePlace(const SessionRoute* route);
-  static ServedRoute* RouteOf(netpoll::Conn& client, const Door& door);
+  void LeavePlace(bool took_one);
+  static ServedRoute* RouteOf(netpoll::Conn& client, Door& door);
   void TurnAway(netpoll::Conn& client);
   void StartSession(netpoll::Conn&& client, ServedRoute& route, Door& door);
   void Serve(Session& session) override;
@@ -118,32 +157,36 @@ class Server final : private SessionOwner, private RouteOwner {
   netpoll::Poller& poller() override { return *poller_; }
   void Report(const std::string& line) override { platform_.report("parkway: " + line); }
   void EndSessionsOf(const Upstream& upstream) override {
-    list_.EndWhere(EndReason::kBackendDown, &upstream);
+    list_.EndOf(upstream, EndReason::kBackendDown);
   }
-  void LeaveTogether();
+  void LeaveTogether(Frontend& frontend);
 
   void BeginDrain();
   void EndSessions();
   bool AwaitDrained(sched::Deadline deadline, int stop_requests);
 
-  const Config config_;
+  Config config_;  // the main thread's
   const int64_t max_conns_;
   const int64_t descriptors_;
+  const int64_t descriptors_per_client_;
   const Platform platform_;
-  std::vector<std::unique_ptr<ServedRoute>> routes_;
-  ServedRoute* built_in_ = nullptr;  // of a trial run: its own backends', which take no place
-  std::deque<Frontend> frontends_;
+  // Of a trial run: its own backends', whose clients take no place.
+  std::unique_ptr<ServedRoute> built_in_;
+  Routes routes_;   // in their order; the main thread's, as what follows
+  Routes retired_;  // replaced or gone, with sessions
+  Frontends frontends_;
+  int64_t fibers_max_ = 0;  // besides those of sessions
   std::unique_ptr<netpoll::Poller> poller_;
-  std::vector<std::unique_ptr<Door>> doors_;
+  Doors doors_;  // changed by the main thread, under doors_mu_
   SessionList list_;
   const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
 
   std::atomic<Phase> phase_{Phase::kServing};
+  std::atomic<bool> reload_requested_{false};
   std::atomic<int> stop_requests_{0};
   std::atomic<int64_t> sessions_{0};
-  std::atomic<int64_t> clients_{0};      // of the sessions, those that count for max_conns
-  std::atomic<int> doors_open_{0};       // doors whose listener is not closed
-  std::atomic<int> doors_accepting_{0};  // doors that have not emptied their queue yet
+  std::atomic<int64_t> clients_{0};  // of the sessions, those that count for max_conns
+  std::atomic<int> doors_open_{0};   // doors whose listener is not closed
   std::atomic<int64_t> served_{0};
   std::atomic<int64_t> backend_failures_{0};
   std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed

@@ -147,11 +147,12 @@ class Session {
   // Tells the halves to end it in order, or ends the connect. kStop: without waiting for anything,
   // also if told to end before. The first reason stays. From any fiber, and never blocks.
   void End(EndReason reason);
+  bool connecting() const { return connecting_.load(std::memory_order_relaxed); }
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
   // Where it is counted (ServedRoute), nullptr: nowhere. Stored by its fiber; relaxed, since others
   // only compare it with a backend whose sessions they end, and one that connects to it just then
-  // is missed as well.
+  // is meant to be missed.
   std::atomic<Upstream*> upstream{nullptr};
 
   // The server's list of sessions; guarded by its lock.

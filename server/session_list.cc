@@ -57,16 +57,4 @@ void SessionList::Remove(Session* session) {
   (session->previous != nullptr ? session->previous->next : shard.first) = session->next;
 }
 
-void SessionList::EndWhere(EndReason reason, const Upstream* upstream) {
-  for (Shard& shard : shards_) {
-    // Closing takes the parking lot's lock and queues fibers; neither ever takes this one.
-    sched::MutexLock lock(shard.mu);
-    for (Session* session = shard.first; session != nullptr; session = session->next) {
-      const bool meant =
-          upstream == nullptr || session->upstream.load(std::memory_order_relaxed) == upstream;
-      if (meant) session->End(reason);
-    }
-  }
-}
-
 }  // namespace parkway

@@ -39,15 +39,31 @@ class SessionList {
   }
 
   // Tells every session to end. Worker only; never parks.
-  void EndAll(EndReason reason) { EndWhere(reason, nullptr); }
-  // Those of one backend.
-  void EndWhere(EndReason reason, const Upstream* upstream);
+  void EndAll(EndReason reason) {
+    EndWhere(reason, [](const Session& /*session*/) { return true; });
+  }
+  // Those of one backend; not those that only connect to it, which may still go to another.
+  void EndOf(const Upstream& upstream, EndReason reason) {
+    EndWhere(reason, [&](const Session& session) {
+      return session.upstream.load(std::memory_order_relaxed) == &upstream && !session.connecting();
+    });
+  }
 
   int64_t ended(EndReason reason) const {
     return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);
   }
 
  private:
+  template <class Meant>
+  void EndWhere(EndReason reason, Meant meant) {
+    for (Shard& shard : shards_) {
+      // Closing takes the parking lot's lock and queues fibers; neither ever takes this one.
+      sched::MutexLock lock(shard.mu);
+      for (Session* session = shard.first; session != nullptr; session = session->next) {
+        if (meant(*session)) session->End(reason);
+      }
+    }
+  }
   void CountOn(Session* session, int worker);
   void CountOut(const Session* session);
 

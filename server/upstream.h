@@ -34,9 +34,10 @@ class alignas(64) Upstream {
     } while (!sessions_.compare_exchange_weak(count, count + 1, std::memory_order_seq_cst));
     return true;
   }
-  // seq_cst: who leaves a place looks for waiters afterwards, who waits looks for a place
-  // (PlaceQueue).
+  // seq_cst, as the load in IsFull: who leaves a place looks for waiters afterwards, and who begins
+  // to wait looks for a place (ServedRoute::waiting_).
   void Leave() { sessions_.fetch_sub(1, std::memory_order_seq_cst); }
+  bool IsFull(int max) const { return max > 0 && sessions_.load(std::memory_order_seq_cst) >= max; }
   int sessions() const { return sessions_.load(std::memory_order_relaxed); }
 
   // Failed connects in a row. Relaxed: several at once may count one less.

@@ -129,8 +129,8 @@ class Socket {
     return true;
   }
 
-  // Gives the socket its descriptor, and closes one that it had. The caller holds the write
-  // direction, and nobody reads.
+  // Gives the socket its descriptor (-1: none), and closes one that it had. The caller holds the
+  // write direction, and nobody reads.
   void Adopt(int fd);
 
   // Moves to the calling worker's shard. REQUIRES: nobody uses it, and nobody has waited in it yet.

@@ -107,6 +107,21 @@ class Balance(DaemonTest):
             leaves.close()
             self.assertEqual(recv_exactly(served, 1), b"s")
 
+    def test_who_waits_for_one_backend_does_not_keep_others_from_another(self):
+        holder = self.keep(socket.socket())
+        holder.bind((HOST, 0))  # refuses, until it listens
+        daemon = self.route("balance=first health=off queue_timeout=1m",
+                            self.server(b"s") + "/max=1", address_of(holder))
+        self.assertEqual(self.open(daemon)[1], b"s")
+        waits = self.connect(daemon)
+        daemon.await_descriptors(3)
+        self.assert_silent(waits)  # the one is full, and the other has been tried
+        holder.listen()
+        other = self.connect(daemon)
+        holder.settimeout(10)
+        self.keep(holder.accept()[0]).sendall(b"o")
+        self.assertEqual(recv_exactly(other, 1), b"o")
+
     def test_who_waits_is_ended_by_a_drain(self):
         daemon = self.start(f"--route=x listen={HOST}:0 to={self.server(b's')}/max=1 "
                             "queue_timeout=1h", "--drain_timeout=200ms")

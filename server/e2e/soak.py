@@ -24,7 +24,6 @@ import os
 import random
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
     HOST, KIB, MIB, SANITIZED, Daemon, EarlyEnd, Pattern, WrongBytes, break_connections, free_port,
-    recv_exactly, reset, wait_until)
+    obstacle, recv_exactly, reset, wait_until)
 from soak_backend import (  # noqa: E402
     ANSWER, ECHO, GREETING, HEADER, PATIENCE, SLOW_UP, STREAM, down, exchange, outcome_of, prepare,
     up)
@@ -544,7 +543,7 @@ class Soak:
         self._warm_up()
         begun = now()
         base = self._spell(begun + 0.3 * seconds)
-        end = self._spell(begun + 0.9 * seconds)
+        end = self._spell(begun + seconds)
         self._over.set()
         self._cpu = self._daemon.cpu_seconds()
         self._daemon.signal(signal.SIGTERM)
@@ -649,19 +648,6 @@ result       {"ok" if board.failures == 0 else f"{board.failures} FAILED"}""", f
         return board.failures == 0
 
 
-def obstacle():
-    """Why it cannot run here; None if it can."""
-    if os.geteuid() != 0:
-        return "the soak needs root, for a network namespace, nft and ss -K"
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        return f"the soak needs {', '.join(missing)}"
-    tried = subprocess.run(
-        ["unshare", "--net", "sh", "-ec", "ip link set lo up; nft add table inet soak"],
-        capture_output=True, text=True, check=False)
-    return None if tried.returncode == 0 else f"the soak may not do this: {tried.stderr.strip()}"
-
-
 def parse():
     parser = argparse.ArgumentParser(prog="dev soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10, help="default 10")
@@ -677,7 +663,7 @@ def parse():
 def main():
     options = parse()
     if not options.inside:
-        if text := obstacle():
+        if text := obstacle(*TOOLS):
             sys.exit(f"soak: {text}")
         arguments = [*sys.argv[1:], f"--seed={options.seed}", "--inside"]
         os.execvp("unshare", ["unshare", "--net", sys.executable, __file__, *arguments])

@@ -16,7 +16,7 @@ from harness import main  # noqa: E402
 
 class SoakSmoke(unittest.TestCase):
     def setUp(self):
-        if text := soak.obstacle():
+        if text := soak.obstacle(*soak.TOOLS):
             self.skipTest(text)
 
     def soak(self, *arguments):

@@ -326,6 +326,40 @@ void Queues(Dice& dice, Plan& plan) {
   AddClients(dice, plan, 15, [&] { return PingPong(dice, 1000); });
 }
 
+// It gets other configurations while clients come, in each of which they are served.
+void Reloads(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  if (dice.Percent(50)) Flap(dice, plan);
+  for (BackendPlan& backend : plan.backends) backend.toggles.clear();
+  AddClients(
+      dice, plan, 20, [&] { return PingPong(dice, 500); }, milliseconds(100));
+}
+
+// One of these, in each of which every client of the daemon's port is served.
+void AddReloads(Dice& dice, Plan& plan) {
+  sched::Duration at(0);
+  for (int64_t count = dice.Between(1, 8); count > 0; --count) {
+    at += dice.Span(milliseconds(30));
+    plan.reloads.push_back({at, std::nullopt});
+    if (dice.Percent(20)) continue;
+    Config next = plan.config;
+    Route& route = next.routes.front();
+    while (route.backends.size() > 1 && dice.Percent(50)) {
+      route.backends.erase(route.backends.begin() +
+                           dice.Between(0, static_cast<int64_t>(route.backends.size()) - 1));
+    }
+    if (dice.Percent(50)) route.options.balance = kBalances[dice.Between(0, 5)];
+    if (dice.Percent(30)) route.name = "other";
+    if (dice.Percent(40)) {
+      next.routes.push_back(
+          {.name = "more", .listen = {{"", {LoopbackAt(kDaemonPort + 1)}}}, .echo = true});
+      if (dice.Percent(50)) std::swap(next.routes[0], next.routes[1]);
+    }
+    if (dice.Percent(20)) next.workers += 1;
+    plan.reloads.back().config = next;
+  }
+}
+
 // Without a backend: the daemon itself sends everything back.
 void Echo(Dice& dice, Plan& plan) {
   plan.route().echo = true;
@@ -465,6 +499,7 @@ constexpr Scenario kScenarios[] = {
     {"flapping", Flapping},
     {"outages", Outages},
     {"queues", Queues},
+    {"reloads", Reloads},
 };
 
 // A fault that can be taken out of a plan.
@@ -510,6 +545,7 @@ Plan MakePlan(uint64_t seed, std::string_view scenario) {
   for (size_t i = 0; i < plan.backends.size(); ++i) {
     plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}, .max = plan.most});
   }
+  if (plan.scenario == "reloads") AddReloads(dice, plan);
   return plan;
 }
 

@@ -79,6 +79,12 @@ struct Plan {
   std::vector<ClientPlan> clients;
   std::vector<BackendPlan> backends;
   int most = 0;  // sessions of each backend; 0: no limit
+  // The configurations that it is told to take later, and when; nothing: one that cannot be read.
+  struct Reload {
+    sched::Duration after;
+    std::optional<Config> config;
+  };
+  std::vector<Reload> reloads;
   // When the daemon is asked to stop; kNever: when the clients are done. And to stop at once, that
   // much later; kNever: not.
   sched::Duration stop_after = sched::Duration::max();

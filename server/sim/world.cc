@@ -60,6 +60,12 @@ class World {
     if (plan_.stop_after != sched::Duration::max()) {
       network_.After(plan_.stop_after, [this] { Stop(); });
     }
+    for (size_t i = 0; i < plan_.reloads.size(); ++i) {
+      network_.After(plan_.reloads[i].after, [this, i] {
+        reload_ = i;
+        if (server_ != nullptr) server_->RequestReload();
+      });
+    }
     network_.After(kPatience, [this] { patience_over_ = true; });
     if (plan_.clients.size() > 1 && Is({kEnding})) {
       network_.After(kSnapshot, [this] { client_waits_ = Waits(*clients_.back()); });
@@ -107,7 +113,7 @@ class World {
     server_ = server->get();
     started_ = true;
     if (stop_requested_) server_->RequestStop();
-    (void)(*server)->Run();
+    (void)(*server)->Run([this] { return NextConfig(); });
     served_ = server_->served();
     for (int i = 0; i < kEndReasons; ++i) {
       ended_by_[i] = server_->ended(static_cast<EndReason>(i));
@@ -116,6 +122,12 @@ class World {
     server->reset();
     ended_ = true;
     return std::nullopt;
+  }
+
+  absl::StatusOr<Config> NextConfig() const {
+    const std::optional<Config>& next = plan_.reloads[reload_].config;
+    if (!next.has_value()) return absl::InvalidArgumentError("unreadable");
+    return *next;
   }
 
   void OpenBackends() {
@@ -423,6 +435,7 @@ class World {
   Server* server_ = nullptr;
   bool started_ = false;
   bool refused_to_start_ = false;
+  size_t reload_ = 0;  // the one asked for last
   bool stop_requested_ = false;
   bool ended_ = false;
   bool patience_over_ = false;
