@@ -235,8 +235,9 @@ class Backends(FaultTest):
             rejecting = False
             while not over.wait(0.5):
                 rejecting = not rejecting
-                if rejecting:
-                    self.filter(f"dport {port_of(first)} reject with tcp reset")
+                if rejecting:  # what is connected goes on
+                    self.filter(f"dport {port_of(first)} tcp flags & (syn | ack) == syn "
+                                "reject with tcp reset")
                 else:
                     self.repair()
             self.repair()
