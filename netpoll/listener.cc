@@ -219,7 +219,7 @@ IoResult Listener::AcceptOne(Conn& conn) {
     const int fd =
         poller_.kernel().Accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-      starved_since_ = sched::kNever;
+      NoteNotStarved();
       ++stats_.accepted;
       conn = Conn(poller_, fd, bound_.at.family());
       return {};
@@ -239,12 +239,18 @@ IoResult Listener::AcceptOne(Conn& conn) {
         continue;
       case EAGAIN:
         accepts_in_turn_ = 0;
-        starved_since_ = sched::kNever;
+        NoteNotStarved();
         return {.status = IoStatus::kAgain, .os_error = EAGAIN};
       default:
         return IoResult::FromErrno(-fd);
     }
   }
+}
+
+// Somebody else may have taken the descriptor of a reserve that was used.
+void Listener::NoteNotStarved() {
+  starved_since_ = sched::kNever;
+  if (reserve_ < 0) reserve_ = poller_.kernel().OpenReserve();
 }
 
 IoResult Listener::Pause() {

@@ -93,6 +93,7 @@ class Listener {
  private:
   IoResult AcceptOne(Conn& conn);
   IoResult Pause();
+  void NoteNotStarved();
   void Shed();
 
   Poller& poller_;

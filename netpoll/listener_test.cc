@@ -335,6 +335,20 @@ TEST_P(ListenerTest, RunningOutIsAPause) {
   EXPECT_EQ(listener.stats().shed, 0);
 }
 
+// Whoever else runs out takes the descriptor that shedding frees for a moment.
+TEST_P(ListenerTest, AReserveThatWasLostIsOpenedAgain) {
+  Listener& listener = Listen("127.0.0.1:0");
+  calls_.Fail(Op::kOpenReserve, EMFILE);  // when the first client was shed
+  RawSocket shed = RawSocket::Connect(listener.at());
+  calls_.Fail(Op::kAccept, EMFILE, 1'000'000);
+  Go(0, [&] { Serve(listener, "hello"); });
+  AwaitThat("the reserve to be used", [&] { return calls_.count(Op::kOpenReserve) >= 2; });
+  calls_.Fail(Op::kAccept, 0, 0);
+  EXPECT_EQ(shed.Receive(5), "hello");  // the script let nobody be shed
+  Join();
+  EXPECT_EQ(calls_.count(Op::kOpenReserve), 3);
+}
+
 // epoll may refuse a watch (ENOSPC: fs.epoll.max_user_watches). Then nothing can be waited for but
 // time.
 TEST_P(ListenerTest, AListenerThatCannotBeWatchedTriesAgain) {
