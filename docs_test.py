@@ -8,6 +8,7 @@ folders are replaced by free ones.
 """
 
 import functools
+import json
 import re
 import shlex
 import subprocess
@@ -23,7 +24,7 @@ from harness import (  # noqa: E402
 import programs_test  # noqa: E402
 
 PAGES = ("README.md", "bench/README.md", "bench/loadgen/README.md", "deploy/README.md",
-         "docs/routes.md", "docs/scaling.md",
+         "docs/operations.md", "docs/routes.md", "docs/scaling.md",
          "netpoll/README.md", "sched/README.md", "server/README.md", "server/sim/README.md")
 
 BAZEL = "Bazel itself runs this test, and takes one command at a time"
@@ -45,7 +46,7 @@ NOT_RUN = {
     "./dev sim": SIM,
     "./dev sim --seeds=1000000 --seed=50000": SIM,
     "./dev sim --seeds=1000 --scenario=resets": SIM,
-    "./dev sim --seed=7 --log": SIM,
+    "./dev sim --seed=7 --events": SIM,
     "./dev sim --ending='client_reset: a request, with the kernel' --seeds=1000":
         BAZEL + "; //server/sim:endings_test does so for every row",
     "bazel build -c opt //server/sim:crowd": BAZEL,
@@ -72,6 +73,8 @@ NOT_RUN = {
     "sudo systemctl enable --now parkway": MACHINE,
     "systemctl status parkway": "needs systemd",
     "journalctl -u parkway": "needs systemd",
+    "systemctl kill --kill-whom=main --signal=USR1 parkway":
+        "needs systemd; //server/e2e:logs_test sends the signal",
     "sudo systemctl edit parkway": MACHINE,
 }
 
@@ -81,6 +84,7 @@ OTHER_TEXT = (  # what programs print, and what goes into files
     r"parkway: --route=pg lissten", r"(pg|lan|world) +listen=", r"       to=10.0.0.4",
     r"seed 1199: ", r"fails also with 18 parts", r"  ./dev sim --seed=1199 ",
     r"--(listen|backend)=\S+$",
+    r'192.0.2.7:33313 ', r'{"time":', r"parkway: --access_log=/var/log/parkway/access: No space",
     r"\[Service\]$", r"TimeoutStopSec=10min$",
 )
 
@@ -211,6 +215,46 @@ class Routes(programs_test.ProgramTest):
         done = run_parkway(*shlex.split(line)[1:])
         self.assertEqual(done.returncode, 2)
         self.assertIn(f"    {done.stderr}", (TREE / "docs/routes.md").read_text())
+
+
+class Operations(programs_test.ProgramTest):
+    @runs("./dev run --listen=:8080 --backend=127.0.0.1:9001 --access_log=stdout",
+          "mv /var/log/parkway/access /var/log/parkway/access.1",
+          "awk '{print $7}' /var/log/parkway/access | sort | uniq -c")
+    def test_the_access_log(self, start, rename, count):
+        path = str(Path(self.folder(), "access"))
+        backend = self.listen()
+        flags = start.removeprefix("./dev run ").replace(":8080", ":0").replace("stdout", path)
+        daemon = self.start(*flags.replace("127.0.0.1:9001", address_of(backend)).split())
+        for _ in range(2):
+            client = self.connect(f"{HOST}:{daemon.port}")
+            self.assert_relays(client, self.accept(backend))
+            client.close()
+        self.stop(daemon)
+        counted = self.shell(count, path)
+        self.assertEqual(counted.split(), ["2", "client_fin"])
+        self.shell(rename, path)
+        self.assertTrue(Path(path + ".1").exists())
+
+    def shell(self, line, path):
+        line = line.replace("/var/log/parkway/access", path)
+        return subprocess.run(line, shell=True, check=True, capture_output=True, text=True).stdout
+
+    def test_the_lines_shown(self):
+        page = (TREE / "docs/operations.md").read_text()
+        shown = [line for line in shown_lines("docs/operations.md") if "client_fin" in line]
+        tested = (TREE / "server/access_log_test.cc").read_text()
+        for name in json.loads(shown[1]):
+            self.assertIn(f'"{name}"', tested)
+            self.assertIn(f"`{name}`", page)
+        self.assertEqual(len(shown[0].split()), 9)
+
+    @runs("parkway --check --route='web listen=:80 to=10.0.0.1:80 log_sample=100' "
+          "--route='db listen=:5432 to=10.0.0.2:5432 log_sessions=all' "
+          "--access_log=/var/log/parkway/access --access_log_progress=1m")
+    def test_routes_that_log(self, line):
+        done = run_parkway(*shlex.split(line)[1:])
+        self.assertEqual((done.returncode, done.stderr), (0, ""), line)
 
 
 class Deploy(programs_test.ProgramTest):

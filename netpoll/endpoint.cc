@@ -352,4 +352,38 @@ bool operator==(const Endpoint& a, const Endpoint& b) {
          std::memcmp(&a.address_, &b.address_, a.size_) == 0;
 }
 
+CompactEndpoint::CompactEndpoint(const sockaddr* address, socklen_t size) {
+  if (size < sizeof family_) return;
+  std::memcpy(&family_, &address->sa_family, sizeof family_);
+  if (family_ == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in in;
+    std::memcpy(&in, address, sizeof in);
+    std::memcpy(&address_[12], &in.sin_addr, sizeof in.sin_addr);
+    port_ = ntohs(in.sin_port);
+  } else if (family_ == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 in;
+    std::memcpy(&in, address, sizeof in);
+    std::memcpy(address_.data(), &in.sin6_addr, sizeof in.sin6_addr);
+    port_ = ntohs(in.sin6_port);
+    scope_id_ = in.sin6_scope_id;
+    if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) family_ = AF_INET;
+  } else if (family_ != AF_UNIX) {
+    family_ = AF_UNSPEC;
+  }
+}
+
+Endpoint CompactEndpoint::Expand() const {
+  if (family_ == AF_INET) {
+    in_addr address;
+    std::memcpy(&address, &address_[12], sizeof address);
+    return Endpoint::FromInet(address, port_);
+  }
+  if (family_ == AF_INET6) {
+    in6_addr address;
+    std::memcpy(&address, address_.data(), sizeof address);
+    return Endpoint::FromInet6(address, scope_id_, port_);
+  }
+  return family_ == AF_UNIX ? Endpoint::FromUnix("") : Endpoint();
+}
+
 }  // namespace netpoll

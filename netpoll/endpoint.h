@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -73,6 +74,7 @@ class Endpoint {
   friend bool operator==(const Endpoint& a, const Endpoint& b);
 
  private:
+  friend class CompactEndpoint;
   static Endpoint FromInet(const in_addr& address, uint16_t port);
   static Endpoint FromInet6(const in6_addr& address, uint32_t scope_id, uint16_t port);
   static Endpoint FromUnix(std::string_view sun_path);
@@ -87,6 +89,32 @@ class Endpoint {
   sockaddr_storage address_ = {};
   socklen_t size_ = sizeof(sa_family_t);
   bool dual_stack_ = false;
+};
+
+// The address of a peer in 24 bytes, to be kept with each connection. Of a Unix peer only that it
+// is one; of a link-local address the interface, too. An IPv4 address that came over an IPv6 socket
+// (::ffff:0:0/96) is one.
+class CompactEndpoint {
+ public:
+  CompactEndpoint() = default;  // names nothing
+  explicit CompactEndpoint(const Endpoint& endpoint)
+      : CompactEndpoint(endpoint.data(), endpoint.size()) {}
+  // What accept() gave, as Endpoint::FromSockaddr takes it.
+  CompactEndpoint(const sockaddr* address, socklen_t size);
+
+  Endpoint Expand() const;
+  int family() const { return family_; }
+  uint16_t port() const { return port_; }
+  // REQUIRES: family() is AF_INET.
+  std::array<uint8_t, 4> ipv4() const {
+    return {address_[12], address_[13], address_[14], address_[15]};
+  }
+
+ private:
+  std::array<uint8_t, 16> address_{};  // IPv4 at its end
+  uint32_t scope_id_ = 0;
+  uint16_t port_ = 0;
+  uint16_t family_ = AF_UNSPEC;
 };
 
 }  // namespace netpoll

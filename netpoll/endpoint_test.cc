@@ -304,5 +304,22 @@ TEST(EndpointTest, WhateverParsesPrintsAndParsesAgain) {
   EXPECT_GT(accepted, 0);
 }
 
+TEST(CompactEndpointTest, KeepsTheAddressesOfPeers) {
+  static_assert(sizeof(CompactEndpoint) == 24);
+  for (const char* const text : {"127.0.0.1:80", "255.254.253.252:65535", "[2001:db8::1]:443",
+                                 "[::1]:1", "[fe80::1%lo]:80"}) {
+    const Endpoint endpoint = MustParse(text);
+    EXPECT_EQ(CompactEndpoint(endpoint).Expand(), endpoint) << text;
+  }
+  EXPECT_TRUE(CompactEndpoint(MustParse("unix:/a")).Expand().is_unix());
+  EXPECT_EQ(CompactEndpoint().Expand(), Endpoint());
+}
+
+TEST(CompactEndpointTest, AnIpv4PeerOfAnIpv6SocketIsAnIpv4One) {
+  const CompactEndpoint peer(MustParse("[::ffff:192.0.2.7]:1234"));
+  EXPECT_EQ(peer.family(), AF_INET);
+  EXPECT_EQ(peer.Expand().ToString(), "192.0.2.7:1234");
+}
+
 }  // namespace
 }  // namespace netpoll

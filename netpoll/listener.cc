@@ -164,9 +164,10 @@ void CloseBound(const Kernel& kernel, const BoundSocket& socket) {
   if (const char* const path = UnixPath(socket.at)) (void)kernel.Unlink(path);
 }
 
-Listener::Listener(Poller& poller, const BoundSocket& socket)
+Listener::Listener(Poller& poller, const BoundSocket& socket, OnPause on_pause)
     : poller_(poller),
       bound_(socket),
+      on_pause_(std::move(on_pause)),
       socket_(poller, socket.fd),
       reserve_(poller.kernel().OpenReserve()) {}
 
@@ -182,24 +183,24 @@ void Listener::Close() {
   socket_.Close();
 }
 
-IoResult Listener::Accept(Conn& conn) {
+IoResult Listener::Accept(Conn& conn, CompactEndpoint* peer) {
   const internal::Socket::Hold hold(socket_, Direction::kRead);
   if (!hold) return {.status = IoStatus::kClosed};
   for (;;) {
     if (stop_waiting_.load(std::memory_order_seq_cst)) return {.status = IoStatus::kTimeout};
-    IoResult result = AcceptOne(conn);
+    IoResult result = AcceptOne(conn, peer);
     if (result.ok()) return result;
     if (result.os_error == EAGAIN) {
       result = socket_.Await(Direction::kRead, sched::WaitReason::kAccept);
     }
-    if (result.is_local()) result = Pause();  // it passes, but no event tells when
+    if (result.is_local()) result = Pause(result);  // it passes, but no event tells when
     if (!result.ok()) return result;
   }
 }
 
-IoResult Listener::TryAccept(Conn& conn) {
+IoResult Listener::TryAccept(Conn& conn, CompactEndpoint* peer) {
   const internal::Socket::Hold hold(socket_, Direction::kRead);
-  return hold ? AcceptOne(conn) : IoResult{.status = IoStatus::kClosed};
+  return hold ? AcceptOne(conn, peer) : IoResult{.status = IoStatus::kClosed};
 }
 
 void Listener::StopWaiting() {
@@ -207,7 +208,7 @@ void Listener::StopWaiting() {
   socket_.SetDeadline(Direction::kRead, sched::kLongAgo);
 }
 
-IoResult Listener::AcceptOne(Conn& conn) {
+IoResult Listener::AcceptOne(Conn& conn, CompactEndpoint* peer) {
   if (socket_.closed()) return {.status = IoStatus::kClosed};
   if (accepts_in_turn_ == kAcceptsPerTurn) {
     accepts_in_turn_ = 0;
@@ -216,11 +217,15 @@ IoResult Listener::AcceptOne(Conn& conn) {
   ++accepts_in_turn_;
   for (;;) {
     socket_.ResetReadiness(Direction::kRead);
-    const int fd =
-        poller_.kernel().Accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    sockaddr_storage address;
+    socklen_t size = sizeof address;
+    auto* const raw = peer == nullptr ? nullptr : reinterpret_cast<sockaddr*>(&address);
+    const int fd = poller_.kernel().Accept4(socket_.fd(), raw, raw == nullptr ? nullptr : &size,
+                                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
       NoteNotStarved();
       ++stats_.accepted;
+      if (peer != nullptr) *peer = CompactEndpoint(raw, size);
       conn = Conn(poller_, fd, bound_.at.family());
       return {};
     }
@@ -253,8 +258,9 @@ void Listener::NoteNotStarved() {
   if (reserve_ < 0) reserve_ = poller_.kernel().OpenReserve();
 }
 
-IoResult Listener::Pause() {
+IoResult Listener::Pause(const IoResult& why) {
   ++stats_.pauses;
+  if (on_pause_ != nullptr) on_pause_(why);
   const sched::Deadline now = sched::Now();
   if (starved_since_ == sched::kNever) starved_since_ = now;
   if (now - starved_since_ >= kShedAfter) Shed();

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -67,19 +68,22 @@ class Listener {
     int64_t shed = 0;    // closed unserved on the reserve descriptor
   };
 
+  // Is told, by the accepting fiber, why the listener pauses, each time. Must not block.
+  using OnPause = std::function<void(const IoResult&)>;
+
   // Takes the socket over, on the calling worker's shard.
-  Listener(Poller& poller, const BoundSocket& socket);
+  Listener(Poller& poller, const BoundSocket& socket, OnPause on_pause = nullptr);
   ~Listener();
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  // Blocks until a connection came: it is in `conn`, on the calling worker's shard. Survives
-  // EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC and EPERM (see kPause) and connections that broke
-  // before they were accepted. Errors: kClosed; kError is the listener's own and final. One fiber
-  // at a time; Close() from any.
-  IoResult Accept(Conn& conn);
+  // Blocks until a connection came: it is in `conn`, on the calling worker's shard, and whose it
+  // is in `*peer`. Survives EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC and EPERM (see kPause) and
+  // connections that broke before they were accepted. Errors: kClosed; kError is the listener's own
+  // and final. One fiber at a time; Close() from any.
+  IoResult Accept(Conn& conn, CompactEndpoint* peer = nullptr);
   // As Accept, but kAgain when the queue is empty, and errors for lack of descriptors are returned.
-  IoResult TryAccept(Conn& conn);
+  IoResult TryAccept(Conn& conn, CompactEndpoint* peer = nullptr);
 
   // Makes Accept return kTimeout, now and ever after; TryAccept goes on. For a drain, which empties
   // the queue before it closes. From any fiber.
@@ -91,13 +95,14 @@ class Listener {
   const Stats& stats() const { return stats_; }
 
  private:
-  IoResult AcceptOne(Conn& conn);
-  IoResult Pause();
+  IoResult AcceptOne(Conn& conn, CompactEndpoint* peer);
+  IoResult Pause(const IoResult& why);
   void NoteNotStarved();
   void Shed();
 
   Poller& poller_;
   const BoundSocket bound_;
+  const OnPause on_pause_;
   internal::Socket socket_;
   // Stored before the deadline moves into the past; read after Pause moved it back.
   std::atomic<bool> stop_waiting_{false};

@@ -6,6 +6,7 @@
 #include "server/config.h"
 
 #include <gflags/gflags.h>
+#include <limits.h>
 
 #include <algorithm>
 #include <deque>
@@ -15,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "server/flag_scanner.h"
+#include "server/log_target.h"
 #include "server/text_file.h"
 #include "server/version.h"
 
@@ -194,6 +196,35 @@ DEFINE_string(splice_memory, "64MiB",
               "(pipe-user-pages-soft). Of the open files pipes take at most a 32nd. Raising it "
               "costs that much kernel memory at worst.");
 
+DEFINE_string(log_sessions, "end",
+              "Which lines of its sessions the access log gets. "
+              "off, end or all. end: one when a session ends. all: one when it starts, too. Each "
+              "line costs the daemon about a microsecond.");
+DEFINE_int32(log_sample, 1,
+             "Logs one session of so many. "
+             "A count, 1 to 1000000: all lines of that session. Raising it saves what a line "
+             "costs, and space.");
+DEFINE_string(
+    log, "stderr",
+    "Where what the operator should know goes. "
+    "off, stdout, stderr, syslog or a path with a /: backends that go down or up, reloads, "
+    "lack of descriptors, at most one line a second of each. Files get the time before "
+    "each line; SIGUSR1 opens them anew. What is wrong at the start is on stderr in any "
+    "case.");
+DEFINE_string(
+    access_log, "off",
+    "Where a line for each session goes. "
+    "off, stdout, stderr, syslog or a path with a /. Lines come together every 100ms. No "
+    "session waits for its line: what the target does not take within a second, with 4MiB "
+    "waiting, is lost and counted. SIGUSR1 opens a file anew.");
+DEFINE_string(access_log_format, "text",
+              "How lines of the access log are written. "
+              "text or json. text: in the order of HAProxy's tcplog. json: an object a line. "
+              "docs/operations.md has the fields.");
+DEFINE_string(access_log_progress, "0",
+              "From one line of a long session to the next; 0 none. "
+              "A duration, 0 or 1s to 24h, a second more or less. Lowering it costs a line per "
+              "session each time.");
 DEFINE_int32(workers, 0,
              "Threads that serve connections; 0 takes one per usable CPU. "
              "A count, 0 to 1024. Usable are the CPUs of the affinity mask, at most the cgroup's "
@@ -232,7 +263,9 @@ using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 
 constexpr std::string_view kDefaultListen = "127.0.0.1:8080";
 
-enum class Topic { kServes, kRoutes, kLimits, kProcess };
+constexpr std::string_view kAccessFormats[] = {"text", "json"};
+
+enum class Topic { kServes, kRoutes, kLimits, kLogs, kProcess };
 
 // What makes routes. The registry holds what was given, one behind the other.
 struct Repeated {};
@@ -272,6 +305,14 @@ const std::vector<Flag>& Flags() {
     add("splice_memory", Topic::kLimits, "SIZE",
         SizeField<Config>{&Config::splice_memory, 512 * kKiB, kKiB * kKiB * kKiB * kKiB,
                           /*or_zero=*/true});
+    add("log", Topic::kLogs, "WHERE",
+        TextField<Config>{&Config::log, PATH_MAX - 1, CheckLogTarget});
+    add("access_log", Topic::kLogs, "WHERE",
+        TextField<Config>{&Config::access_log, PATH_MAX - 1, CheckLogTarget});
+    add("access_log_format", Topic::kLogs, "text|json",
+        Choice<&Config::access_log_format, Config>(kAccessFormats));
+    add("access_log_progress", Topic::kLogs, "DURATION",
+        DurationField<Config>{&Config::access_log_progress, 1s, 24h, /*or_zero=*/true});
     add("workers", Topic::kProcess, "COUNT", CountField<Config, int>{&Config::workers, 0, 1024});
     add("pin_cpus", Topic::kProcess, "", BoolField<Config>{&Config::pin_cpus});
     add("stall_report", Topic::kProcess, "DURATION",
@@ -506,6 +547,8 @@ std::string_view Title(Topic topic) {
       return "Of each route, unless it says otherwise";
     case Topic::kLimits:
       return "Limits";
+    case Topic::kLogs:
+      return "Logs";
     case Topic::kProcess:
       return "Process";
   }

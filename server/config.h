@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/log_target.h"
 #include "server/route.h"
 #include "server/route_config.h"
 
@@ -35,6 +36,11 @@ struct Config {
   int64_t max_conns = 0;                    // 0: derived from RLIMIT_NOFILE
   size_t buffer_memory = size_t{64} << 20;  // bytes, the bound of all leased relay buffers
   size_t splice_memory = size_t{64} << 20;  // bytes, the bound of all pipes; 0: none
+
+  std::string log = "stderr";      // as CheckLogTarget has it
+  std::string access_log = "off";  // likewise
+  AccessFormat access_log_format = AccessFormat::kText;
+  std::chrono::nanoseconds access_log_progress{0};  // 0: never
 
   int workers = 0;  // 0: one per CPU of the affinity mask, limited by the cgroup quota
   bool pin_cpus = false;

@@ -166,7 +166,10 @@ TEST(ConfigTest, ReadsEveryFlag) {
                               "--health_port=80",      "--health_path=/x",
                               "--health_host=a.b",     "--health_send=a b\\r\\x00",
                               "--health_expect=+PONG", "--all_down=try",
-                              "--on_down=close",       "--slow_start=1m"});
+                              "--on_down=close",       "--slow_start=1m",
+                              "--log=syslog",          "--access_log=/var/log/a",
+                              "--log_sessions=all",    "--access_log_format=json",
+                              "--log_sample=100",      "--access_log_progress=1m"});
   EXPECT_EQ(config.max_conns, 100'000'000);
   EXPECT_EQ(config.defaults.backlog, 1);
   EXPECT_EQ(config.defaults.connect_timeout, 1h);
@@ -201,6 +204,12 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(options.all_down, AllDown::kTry);
   EXPECT_EQ(options.on_down, OnDown::kClose);
   EXPECT_EQ(options.slow_start, 1min);
+  EXPECT_EQ(options.log_sessions, LogSessions::kAll);
+  EXPECT_EQ(options.log_sample, 100);
+  EXPECT_EQ(config.log, "syslog");
+  EXPECT_EQ(config.access_log, "/var/log/a");
+  EXPECT_EQ(config.access_log_format, AccessFormat::kJson);
+  EXPECT_EQ(config.access_log_progress, 1min);
 }
 
 TEST(ConfigTest, TheLastOfOneFlagWins) {
@@ -270,6 +279,13 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
       {"--workers=", "must be a whole number, 0 to 1024"},
       {"--workers=18446744073709551617", "must be a whole number, 0 to 1024"},
       {"--workers=000000000000000000001", "must be a whole number, 0 to 1024"},
+      {"--log=access", "must be off, stdout, stderr, syslog or a path with a /"},
+      {"--access_log=", "must be off, stdout, stderr, syslog or a path with a /"},
+      {"--access_log=/a\\x00b", "holds a control character"},
+      {"--access_log_format=csv", "must be text or json"},
+      {"--access_log_progress=100ms", "must be 0 or 1s to 24h"},
+      {"--log_sessions=start", "must be off, end or all"},
+      {"--log_sample=0", "must be a whole number, 1 to 1000000"},
       {"--pin_cpus=2", "must be true or false"},
       {"--spin=1s", "must be 0 to 1ms"},
       {"--stack_size=8KiB", "must be 16KiB to 16MiB"},
@@ -463,7 +479,7 @@ TEST(ConfigTest, HelpIsShortAndComplete) {
     std::istringstream lines(out.str());
     int count = 0;
     for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 100u) << line;
-    EXPECT_LE(count, 65);
+    EXPECT_LE(count, 72);
     for (const std::string topic : {"What it serves", "Of each route", "Limits", "Process"}) {
       EXPECT_THAT(out.str(), HasSubstr("\n" + topic));
     }

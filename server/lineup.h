@@ -25,6 +25,7 @@ struct Member {
 // Whom a session has tried already.
 class Tried {
  public:
+  Tried() {}  // NOLINT(modernize-use-equals-default): `= default` would have Tried{} fill the array
   // At most kConnectRetriesMax + 1 of them.
   void Add(const Upstream* upstream) { tried_[count_++] = upstream; }
   bool empty() const { return count_ == 0; }
@@ -43,7 +44,7 @@ class Tried {
 // What the choice depends on besides the members.
 struct Asking {
   uint32_t turn = 0;    // counts the route's sessions
-  uint64_t client = 0;  // ClientHash, where Lineup::AsksForClient
+  uint64_t client = 0;  // ClientHash, where AsksForClient
   Tried tried{};
 };
 

@@ -7,14 +7,17 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/debugging/symbolize.h"
 #include "sched/host.h"
 #include "server/config.h"
+#include "server/logs.h"
 #include "server/server.h"
 
 namespace {
@@ -41,9 +44,18 @@ sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, number);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
+}
+
+parkway::Platform PlatformOf(parkway::Logs& logs) {
+  parkway::Platform platform;
+  platform.report = [&logs](const std::string& line) { logs.Report(line); };
+  if (logs.has_access_log()) {
+    platform.access_log = [&logs](std::string_view lines) { logs.Access(lines); };
+  }
+  return platform;
 }
 
 }  // namespace
@@ -57,8 +69,11 @@ int main(int argc, char** argv) {
   if (parsed->action == parkway::ParseResult::Action::kExit) return 0;
 
   const sigset_t signals = BlockSignals();
+  const absl::StatusOr<std::unique_ptr<parkway::Logs>> logs =
+      parkway::Logs::Open(parsed->config.log, parsed->config.access_log);
+  if (!logs.ok()) return Complain(logs.status());
   const absl::StatusOr<std::unique_ptr<parkway::Server>> server =
-      parkway::Server::Start(parsed->config);
+      parkway::Server::Start(parsed->config, PlatformOf(**logs));
   if (!server.ok()) return Complain(server.status());
   std::cerr << (*server)->Banner();
 
@@ -71,6 +86,8 @@ int main(int argc, char** argv) {
         sigwait(&signals, &number);
         if (number == SIGHUP) {
           (*server)->RequestReload();
+        } else if (number == SIGUSR1) {
+          (*logs)->Reopen();
         } else if (number != SIGUSR2) {
           (*server)->RequestStop();
         } else if (ended.load(std::memory_order_acquire)) {
@@ -87,6 +104,9 @@ int main(int argc, char** argv) {
   ended.store(true, std::memory_order_release);
   kill(getpid(), SIGUSR2);
   stopper.reset();
+  (void)(*logs)->Drain();  // so that the summary comes last
   std::cerr << (*server)->Summary();
+  const int64_t lost = (*logs)->lost();
+  if (lost > 0) std::cerr << "parkway: " << lost << " lines of logs were lost\n";
   return drained ? 0 : 1;
 }

@@ -140,7 +140,10 @@ template <class Try>
 IoResult Relay::SendBy(Try try_once) {
   for (;;) {
     const IoResult sent = try_once();
-    if (sent.status != IoStatus::kTimeout) return sent;
+    if (sent.status != IoStatus::kTimeout) {
+      session_.NoteSent(half_, sent.bytes);
+      return sent;
+    }
     target_.SetWriteDeadline(sched::kNever);
   }
 }

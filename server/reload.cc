@@ -204,7 +204,7 @@ std::vector<Server::Plan> Server::Plans(const std::vector<ServedRoute*>& routes)
 }
 
 // Binds an address, for each worker.
-absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) const {
+absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) {
   const auto is_it = [&](const auto& frontend) { return frontend->key == plan.key; };
   if (std::any_of(frontends_.begin(), frontends_.end(), is_it)) {
     return absl::UnavailableError(plan.name + plan.key +
@@ -225,6 +225,7 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     doors.push_back(std::make_unique<Door>());
     Door& door = *doors.back();
     door.socket = socket;
+    door.name = &*listener_names_.insert(socket.at.ToString()).first;
     door.frontend = frontend;
     door.worker = worker++;
     sched::MutexLock lock(door.mu);

@@ -25,6 +25,9 @@ enum class Health : uint8_t { kOff, kPassive, kTcp, kHttp };
 // What happens to the sessions of a backend that goes down.
 enum class OnDown : uint8_t { kKeep, kClose };
 
+// Which lines of its sessions the access log gets: none, one at the end, or one at the start, too.
+enum class LogSessions : uint8_t { kOff, kEnd, kAll };
+
 inline constexpr int kConnectRetriesMax = 15;
 
 // What a route may set for itself; the flag of the same name is the default, and its help gives the
@@ -56,6 +59,9 @@ struct RouteOptions {
   std::string health_host{};      // of kHttp; empty: the backend's address
   std::string health_send{};      // of kTcp; empty: nothing
   std::string health_expect{};    // of kTcp; empty: the connect is enough
+
+  LogSessions log_sessions = LogSessions::kEnd;
+  int log_sample = 1;  // one session of so many is logged
 
   friend bool operator==(const RouteOptions&, const RouteOptions&) = default;
 };

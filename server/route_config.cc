@@ -20,6 +20,7 @@ constexpr std::string_view kBalances[] = {"rr",     "leastconn", "random2",
 constexpr std::string_view kAllDowns[] = {"refuse", "try"};
 constexpr std::string_view kHealths[] = {"off", "passive", "tcp", "http"};
 constexpr std::string_view kOnDowns[] = {"keep", "close"};
+constexpr std::string_view kLogSessions[] = {"off", "end", "all"};
 
 // What a line of an HTTP request has room for.
 absl::Status CheckHttpText(std::string_view text) {
@@ -65,6 +66,8 @@ const Setting<Options> kSettings[] = {
     {"keepalive_idle", "DURATION",
      DurationField<Options>{&Options::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s}},
     {"backlog", "COUNT", CountField<Options, int>{&Options::backlog, 1, 1'000'000}},
+    {"log_sessions", "WHICH", Choice<&Options::log_sessions, Options>(kLogSessions)},
+    {"log_sample", "COUNT", CountField<Options, int>{&Options::log_sample, 1, 1'000'000}},
 };
 
 constexpr std::string_view kBackup = "@backup";

@@ -56,10 +56,11 @@ std::string ServedRoute::Title() const {
   return config_.name == kDefaultRoute ? "" : "route " + config_.name + ": ";
 }
 
-bool ServedRoute::Serves(const netpoll::Endpoint& client) const {
-  return config_.from.empty() ||
-         std::any_of(config_.from.begin(), config_.from.end(),
-                     [&](const Cidr& block) { return block.Contains(client); });
+bool ServedRoute::Serves(const netpoll::CompactEndpoint& client) const {
+  if (config_.from.empty()) return true;
+  const netpoll::Endpoint at = client.Expand();
+  return std::any_of(config_.from.begin(), config_.from.end(),
+                     [&](const Cidr& block) { return block.Contains(at); });
 }
 
 // --- Health.
@@ -133,10 +134,11 @@ const ServedRoute::Lineups& ServedRoute::Current() {
   return *view.lineups;
 }
 
-Asking ServedRoute::AskFor(Session& session) {
+Asking ServedRoute::AskFor(const Session& session) {
   Asking asking;
   asking.turn = turn_.fetch_add(1, std::memory_order_relaxed);
-  if (AsksForClient(config_.options.balance)) asking.client = ClientHash(session.client().peer());
+  if (AsksForClient(config_.options.balance))
+    asking.client = ClientHash(session.facts().client.Expand());
   return asking;
 }
 

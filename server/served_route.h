@@ -58,7 +58,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // and StopChecks was called.
   bool IsOver();
 
-  bool Serves(const netpoll::Endpoint& client) const;
+  bool Serves(const netpoll::CompactEndpoint& client) const;
   // Fibers that it may have at a time besides sessions.
   int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
 
@@ -67,8 +67,8 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // From here on nobody goes down or up. From any fiber; never blocks.
   void StopChecks();
 
-  // What the choice for a session goes by. Asks for the client's address only where it matters.
-  Asking AskFor(Session& session);
+  // What the choice for a session goes by.
+  Asking AskFor(const Session& session);
   // Chooses a backend that the session has not tried, and counts it in there (session.upstream).
   // Where all have their most sessions it waits, as long as queue_timeout. kNone, or why the
   // session gets none: kNoBackend, kQueueFull, kQueueTimeout, or what ended it meanwhile. Blocks

@@ -20,13 +20,15 @@ using netpoll::Conn;
 using netpoll::IoResult;
 using netpoll::IoStatus;
 
-constexpr sched::Duration kReportEvery = std::chrono::seconds(1);
-
 EndReason ConnectFailure(const IoResult& result) {
   if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
     return EndReason::kConnectTimeout;
   }
   return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
+}
+
+SessionFacts::Span SpanOf(sched::Duration span) {
+  return std::chrono::duration_cast<SessionFacts::Span>(span);
 }
 
 }  // namespace
@@ -43,6 +45,10 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
       descriptors_per_client_(DescriptorsPerClient(config)),
       platform_(platform),
       list_(workers),
+      access_log_(platform.access_log == nullptr
+                      ? nullptr
+                      : std::make_unique<AccessLog>(platform.access_log, config.access_log_format,
+                                                    workers)),
       changed_(platform.host->NewEvent()) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
@@ -95,10 +101,15 @@ void Server::StartWorkers() {
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   constexpr int64_t kReloadRoom = 4096;
   fibers_max_ = Fibers() + kReloadRoom;
-  // Beyond sessions and those: ends that are not counted yet on each worker, and the server's own.
+  // Beyond sessions and those: on each worker ends that are not counted yet and who hands log lines
+  // on, and the server's own.
   options.fiber_count_max = descriptors_per_client_ * max_conns_ + fibers_max_ +
-                            static_cast<int64_t>(options.event_sources.size()) + 64;
+                            2 * static_cast<int64_t>(options.event_sources.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);
+  if (access_log_ != nullptr && config_.access_log_progress > sched::Duration(0)) {
+    const bool spawned = scheduler_->SpawnOn(0, [this] { LogProgress(); });
+    PARKWAY_CHECK(spawned, 0);
+  }
   StartDoors(0);
   Settle({});
 }
@@ -192,25 +203,27 @@ std::string Server::Banner() const {
 // --- Accepting.
 
 void Server::ServeDoor(Door& door) {
-  netpoll::Listener listener(*poller_, door.socket);
+  netpoll::Listener listener(*poller_, door.socket,
+                             [&](const IoResult& why) { ReportPause(door, why); });
   {
     sched::MutexLock lock(doors_mu_);
     door.listener = &listener;
   }
   while (Accepts(door)) {
     Conn client;
-    const IoResult accepted = listener.Accept(client);
+    netpoll::CompactEndpoint peer;
+    const IoResult accepted = listener.Accept(client, &peer);
     if (!accepted.ok()) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
-    ServedRoute* const route = RouteOf(client, door);
+    ServedRoute* const route = RouteOf(peer, door);
     if (route == nullptr) {
-      TurnAway(client);
+      TurnAway(client, peer, door);
       continue;
     }
     AwaitPlace(door);
-    StartSession(std::move(client), *route, door);
+    StartSession(std::move(client), peer, *route, door);
   }
   {
     sched::MutexLock lock(doors_mu_);
@@ -235,12 +248,13 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
   const bool takes_place = !door.frontend->built_in;
   for (int i = 0; i < most && TakePlace(door); ++i) {
     Conn client;
-    if (!listener.TryAccept(client).ok()) return LeavePlace(takes_place);
-    if (ServedRoute* const route = RouteOf(client, door); route != nullptr) {
-      StartSession(std::move(client), *route, door);
+    netpoll::CompactEndpoint peer;
+    if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(takes_place);
+    if (ServedRoute* const route = RouteOf(peer, door); route != nullptr) {
+      StartSession(std::move(client), peer, *route, door);
     } else {
       LeavePlace(takes_place);
-      TurnAway(client);
+      TurnAway(client, peer, door);
     }
   }
 }
@@ -305,31 +319,37 @@ void Server::LeavePlace(bool took_one) {
 
 // --- Sessions.
 
-// Held for the client; nullptr: none serves it. Only where it matters its address is asked for: a
-// system call.
-ServedRoute* Server::RouteOf(Conn& client, Door& door) {
+// Held for the client; nullptr: none serves it.
+ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& peer, Door& door) {
   sched::MutexLock lock(door.mu);
-  netpoll::Endpoint peer;
   for (ServedRoute* const route : door.routes) {
-    const bool asks = !route->config().from.empty();
-    if (asks && peer.family() == AF_UNSPEC) peer = client.peer();
-    if (asks && !route->Serves(peer)) continue;
+    if (!route->Serves(peer)) continue;
     route->Hold();
     return route;
   }
   return nullptr;
 }
 
-void Server::TurnAway(Conn& client) {
-  served_.fetch_add(1, std::memory_order_relaxed);
-  list_.CountUnserved(EndReason::kNoRoute);
-  client.Abort();
+SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& door) {
+  SessionFacts facts;
+  facts.id = static_cast<uint64_t>(served_.fetch_add(1, std::memory_order_relaxed)) + 1;
+  facts.client = peer;
+  facts.listener = door.name;
+  facts.began = sched::RoundTime();
+  return facts;
 }
 
-void Server::StartSession(Conn&& client, ServedRoute& route, Door& door) {
+void Server::TurnAway(Conn& client, const netpoll::CompactEndpoint& peer, const Door& door) {
+  const SessionFacts facts = FactsOf(peer, door);
+  list_.CountUnserved(EndReason::kNoRoute);
+  client.Abort();
+  LogTurnedAway(facts);
+}
+
+void Server::StartSession(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute& route,
+                          Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
-  served_.fetch_add(1, std::memory_order_relaxed);
-  Session::Pointer session = Session::New(*this, route, std::move(client));
+  Session::Pointer session = Session::New(*this, route, std::move(client), FactsOf(peer, door));
   const int place = list_.Place(session.get(), door.turn++);
   const bool started = place == sched::CurrentWorkerIndex()
                            ? sched::Spawn(session->start())
@@ -345,12 +365,14 @@ void Server::Serve(Session& session) {
   list_.Add(&session);
   const EndReason failure = session.is_echo() ? EndReason::kNone : ConnectBackend(session);
   if (failure != EndReason::kNone) return session.Refuse(failure);
+  Log("start", session);
   session.Run();
 }
 
 void Server::Ended(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());
   list_.Remove(&session);
+  Log("end", session);
   route.Leave(session);
   Session::Pointer(&session).reset();
   LeavePlace(&route != built_in_.get());
@@ -364,14 +386,21 @@ void Server::Ended(Session& session) {
 EndReason Server::ConnectBackend(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());  // StartSession gave it one of ours
   const RouteOptions& options = route.config().options;
+  SessionFacts& facts = session.facts();
   Asking asking = route.AskFor(session);
   EndReason failure = EndReason::kNoBackend;
   for (int attempt = 0; attempt <= options.connect_retries; ++attempt) {
+    const sched::Deadline asked = sched::RoundTime();
     const EndReason refused = route.Admit(session, asking);
+    const sched::Deadline admitted = sched::RoundTime();
+    facts.queued += SpanOf(admitted - asked);
     if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
+    facts.backend = &backend.name();
+    ++facts.connects;
     const IoResult result = session.backend().Connect(
         backend.at(), sched::After(sched::Now(), options.connect_timeout));
+    facts.connect = SpanOf(sched::RoundTime() - admitted);
     if (result.ok()) {
       route.NoteConnected(session);
       return session.Connected() ? EndReason::kNone : session.reason();
@@ -384,19 +413,21 @@ EndReason Server::ConnectBackend(Session& session) {
   return failure;
 }
 
-// At most one line per second: a backend that is down fails every client.
+// A backend that is down fails every client.
 void Server::ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
                                   const IoResult& result) {
-  const int64_t failures = backend_failures_.fetch_add(1, std::memory_order_relaxed) + 1;
-  const int64_t now = sched::ToNs(sched::RoundTime());
-  int64_t due = next_report_.load(std::memory_order_relaxed);
-  if (now < due) return;
-  if (!next_report_.compare_exchange_strong(due, now + kReportEvery.count(),
-                                            std::memory_order_relaxed)) {
-    return;
-  }
+  const int64_t failures = backend_failures_.Note(sched::RoundTime());
+  if (failures == 0) return;
   const std::string reason(result.ToStatus("backend " + backend.name()).message());
   Report(route.Title() + reason + " (" + std::to_string(failures) + " failed connects so far)");
+}
+
+// Descriptors or memory have run out, or the kernel does not permit it.
+void Server::ReportPause(const Door& door, const IoResult& why) {
+  const int64_t pauses = pauses_.Note(sched::RoundTime());
+  if (pauses == 0) return;
+  Report(*door.name + " accepts no clients for now: " + why.Reason() + " (" +
+         std::to_string(pauses) + " pauses so far)");
 }
 
 // --- The end.
@@ -444,6 +475,7 @@ void Server::BeginDrain() {
     sched::CurrentParkingLot().WakeAll(&clients_);
     for (const auto& route : routes_) route->StopChecks();
     sched::MutexLock lock(doors_mu_);
+    if (progress_timer_ != nullptr) progress_timer_->Close();
     for (const auto& door : doors_) {
       if (door->listener != nullptr) door->listener->StopWaiting();
     }

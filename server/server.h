@@ -9,18 +9,23 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "netpoll/endpoint.h"
 #include "netpoll/listener.h"
 #include "netpoll/poller.h"
 #include "sched/host.h"
 #include "sched/mutex.h"
 #include "sched/scheduler.h"
+#include "server/access_log.h"
 #include "server/buffer_pool.h"
 #include "server/config.h"
 #include "server/end_reason.h"
+#include "server/report_limit.h"
 #include "server/served_route.h"
 #include "server/session.h"
 #include "server/session_list.h"
@@ -45,6 +50,8 @@ struct Platform {
   std::function<void(const std::string&)> report = [](const std::string& line) {
     (void)std::fputs((line + "\n").c_str(), stderr);
   };
+  // Takes lines of the access log; nullptr: there is none. Any thread; must not block.
+  AccessLog::Sink access_log = nullptr;
 };
 
 class Server final : private SessionOwner, private RouteOwner {
@@ -93,6 +100,7 @@ class Server final : private SessionOwner, private RouteOwner {
   // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
+    const std::string* name = nullptr;  // one of listener_names_
     Frontend* frontend = nullptr;
     int worker = 0;
     uint32_t turn = 0;                      // of the workers to compare this one's load with
@@ -131,7 +139,7 @@ class Server final : private SessionOwner, private RouteOwner {
   void ReportFixed(const Config& next);
   std::unique_ptr<ServedRoute> NewRoute(const Route& route, const ServedRoute* before);
   static std::vector<Plan> Plans(const std::vector<ServedRoute*>& routes);
-  absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors) const;
+  absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
   Frontend* FrontendOf(const Plan& plan) const;
   absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
@@ -146,14 +154,23 @@ class Server final : private SessionOwner, private RouteOwner {
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(bool took_one);
-  static ServedRoute* RouteOf(netpoll::Conn& client, Door& door);
-  void TurnAway(netpoll::Conn& client);
-  void StartSession(netpoll::Conn&& client, ServedRoute& route, Door& door);
+  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& peer, Door& door);
+  void TurnAway(netpoll::Conn& client, const netpoll::CompactEndpoint& peer, const Door& door);
+  void StartSession(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer,
+                    ServedRoute& route, Door& door);
+  SessionFacts FactsOf(const netpoll::CompactEndpoint& peer, const Door& door);
   void Serve(Session& session) override;
   void Ended(Session& session) override;
   EndReason ConnectBackend(Session& session);
   void ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
                             const netpoll::IoResult& result);
+  void ReportPause(const Door& door, const netpoll::IoResult& why);
+
+  // session_log.cc: the access log.
+  void Log(std::string_view event, Session& session);
+  void LogTurnedAway(const SessionFacts& facts);
+  AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
+  void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
   void Report(const std::string& line) override { platform_.report("parkway: " + line); }
   void EndSessionsOf(const Upstream& upstream) override {
@@ -179,6 +196,8 @@ class Server final : private SessionOwner, private RouteOwner {
   std::unique_ptr<netpoll::Poller> poller_;
   Doors doors_;  // changed by the main thread, under doors_mu_
   SessionList list_;
+  std::set<std::string> listener_names_;               // of all there ever were; the main thread's
+  const std::unique_ptr<AccessLog> access_log_;        // nullptr: off
   const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
 
   std::atomic<Phase> phase_{Phase::kServing};
@@ -188,10 +207,12 @@ class Server final : private SessionOwner, private RouteOwner {
   std::atomic<int64_t> clients_{0};  // of the sessions, those that count for max_conns
   std::atomic<int> doors_open_{0};   // doors whose listener is not closed
   std::atomic<int64_t> served_{0};
-  std::atomic<int64_t> backend_failures_{0};
-  std::atomic<int64_t> next_report_{0};  // when the next backend failure may be printed
+  ReportLimit backend_failures_;
+  ReportLimit pauses_;
 
   sched::Mutex doors_mu_;
+  // While LogProgress runs; guarded by doors_mu_. Closed: it ends.
+  std::unique_ptr<netpoll::Conn> progress_timer_;
   std::unique_ptr<sched::Scheduler> scheduler_;  // last: its fibers use everything above
 };
 

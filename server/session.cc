@@ -23,17 +23,22 @@ constexpr sched::Duration kNoMore(-1);
 
 // --- The record.
 
-Session::Session(SessionOwner& owner, SessionRoute& route)
-    : owner_(owner), route_(route), alive_(route.echo ? 1 : 2), connecting_(!route.echo) {
+Session::Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& facts)
+    : owner_(owner),
+      route_(route),
+      facts_(facts),
+      alive_(route.echo ? 1 : 2),
+      connecting_(!route.echo) {
   static_assert(sizeof(Session) % alignof(Half) == 0);
   for (int i = 0; i < halves(); ++i) new (&half(i)) Half(*this);
   half(0).resume = &Start;
 }
 
-Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client) {
+Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
+                              const SessionFacts& facts) {
   const int halves = route.echo ? 1 : 2;
   void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
-  Pointer session(new (memory) Session(owner, route));
+  Pointer session(new (memory) Session(owner, route, facts));
   session->client() = std::move(client);
   return session;
 }
@@ -188,6 +193,12 @@ bool Session::Expired(sched::Duration limit, sched::Deadline* next) {
 // A half that is blocked there has something to send, whatever the kernel says by now.
 int32_t Session::UnsentTo(Conn& target) {
   return static_cast<int32_t>(std::max<int64_t>(target.unsent_bytes(), 1));
+}
+
+[[gnu::noinline]] void Session::NoteFirstSent(const Half& half) {
+  if (&half != &this->half(halves() - 1)) return;
+  const int64_t span_ns = (sched::RoundTime() - facts_.began).count();
+  first_byte_ns_.store(std::max<int64_t>(span_ns, 1), std::memory_order_relaxed);
 }
 
 void Session::NoteActivity(Half& half, sched::Deadline at) {

@@ -30,10 +30,14 @@
 #define PARKWAY_SERVER_SESSION_H_
 
 #include <atomic>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "netpoll/conn.h"
+#include "netpoll/endpoint.h"
 #include "sched/clock.h"
 #include "sched/waiter.h"
 #include "server/buffer_pool.h"
@@ -90,6 +94,21 @@ class SessionOwner {
   ~SessionOwner() = default;
 };
 
+// What the access log tells of a session besides how it went on. Spans are those of scheduling
+// rounds, exact to about a millisecond.
+struct SessionFacts {
+  using Span = std::chrono::duration<uint32_t, std::micro>;
+
+  uint64_t id = 0;  // counts the daemon's connections
+  netpoll::CompactEndpoint client{};
+  const std::string* listener = nullptr;  // where it came to; lives as long as the daemon
+  const std::string* backend = nullptr;   // the one tried last; lives as long as the route
+  sched::Deadline began = sched::kLongAgo;
+  Span queued{0};   // waited for a backend below its most sessions, in all
+  Span connect{0};  // the last connect took
+  uint8_t connects = 0;
+};
+
 class Session {
  public:
   // One direction: what `source` sends. While a fiber runs it, a Relay has its reader and writer.
@@ -111,6 +130,9 @@ class Session {
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
+    // What the target's kernel has taken. Stored by this half, loaded by the log, too; relaxed: the
+    // last look comes after the half has left.
+    std::atomic<int64_t> bytes{0};
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
     // Of a large flow: small splices until it is copied again. 0: it is copied.
@@ -123,7 +145,8 @@ class Session {
   using Pointer = std::unique_ptr<Session, Deleter>;
 
   // An echo session has one half.
-  static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client);
+  static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client,
+                     const SessionFacts& facts);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -132,6 +155,17 @@ class Session {
   netpoll::Conn& client() { return half(0).source; }
   // Not of an echo session. Closed, until the owner makes it one.
   netpoll::Conn& backend() { return half(1).source; }
+
+  // The session's first fiber writes here until it is connected, others read afterwards.
+  SessionFacts& facts() { return facts_; }
+  const SessionFacts& facts() const { return facts_; }
+  // From the client, and to it. Any thread.
+  int64_t bytes_up() const { return half(0).bytes.load(std::memory_order_relaxed); }
+  int64_t bytes_down() const { return half(halves() - 1).bytes.load(std::memory_order_relaxed); }
+  // From the beginning to the first byte for the client; 0: there was none. Any thread.
+  sched::Duration first_byte() const {
+    return sched::Duration(first_byte_ns_.load(std::memory_order_relaxed));
+  }
 
   // What starts it, by sched::Spawn or SpawnOn. REQUIRES of the scheduler: fiber_count_max has room
   // for both halves.
@@ -147,7 +181,8 @@ class Session {
   // Tells the halves to end it in order, or ends the connect. kStop: without waiting for anything,
   // also if told to end before. The first reason stays. From any fiber, and never blocks.
   void End(EndReason reason);
-  bool connecting() const { return connecting_.load(std::memory_order_relaxed); }
+  // Acquire: who finds it connected finds its facts, too (Connected).
+  bool connecting() const { return connecting_.load(std::memory_order_acquire); }
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
   // Where it is counted (ServedRoute), nullptr: nowhere. Stored by its fiber; relaxed, since others
@@ -155,6 +190,8 @@ class Session {
   // is meant to be missed.
   std::atomic<Upstream*> upstream{nullptr};
 
+  // When its progress was logged last, in seconds from its beginning; guarded by the list's lock.
+  uint32_t logged_s = 0;
   // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;
   Session* next = nullptr;
@@ -168,7 +205,7 @@ class Session {
   static constexpr uint8_t kSmallSplicesMax = 8;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  Session(SessionOwner& owner, SessionRoute& route);
+  Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& facts);
   ~Session() = default;
 
   static void Start(sched::Continuation* half);
@@ -187,6 +224,8 @@ class Session {
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
   static void NoteActivity(Half& half, sched::Deadline at);
+  void NoteSent(Half& half, size_t bytes);
+  void NoteFirstSent(const Half& half);
   static int32_t UnsentTo(netpoll::Conn& target);
   bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
   void LimitReading(netpoll::Conn& source);
@@ -202,7 +241,9 @@ class Session {
 
   SessionOwner& owner_;
   SessionRoute& route_;
-  std::atomic<int> alive_;  // halves that have not left
+  SessionFacts facts_;
+  std::atomic<int64_t> first_byte_ns_{0};  // relaxed: for the log
+  std::atomic<int> alive_;                 // halves that have not left
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
   std::atomic<EndReason> half_closed_{EndReason::kNone};
@@ -212,6 +253,13 @@ class Session {
   std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
 };
+
+// On the path of every request.
+inline void Session::NoteSent(Half& half, size_t bytes) {
+  const int64_t before = half.bytes.load(std::memory_order_relaxed);
+  if (__builtin_expect(before == 0, false) && bytes > 0) NoteFirstSent(half);
+  half.bytes.store(before + static_cast<int64_t>(bytes), std::memory_order_relaxed);
+}
 
 }  // namespace parkway
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/session_list.h"
 
+#include <utility>
+
 #include "sched/check.h"
 #include "sched/fibers.h"
 
@@ -43,9 +45,18 @@ void SessionList::Add(Session* session) {
   }
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
-  session->next = shard.first;
-  if (shard.first != nullptr) shard.first->previous = session;
-  shard.first = session;
+  Append(shard, session);
+}
+
+void SessionList::Append(Shard& shard, Session* session) {
+  session->previous = std::exchange(shard.last, session);
+  session->next = nullptr;
+  (session->previous != nullptr ? session->previous->next : shard.first) = session;
+}
+
+void SessionList::Unlink(Shard& shard, Session* session) {
+  (session->next != nullptr ? session->next->previous : shard.last) = session->previous;
+  (session->previous != nullptr ? session->previous->next : shard.first) = session->next;
 }
 
 void SessionList::Remove(Session* session) {
@@ -53,8 +64,7 @@ void SessionList::Remove(Session* session) {
   CountOut(session);
   Shard& shard = shards_[session->list];
   sched::MutexLock lock(shard.mu);
-  if (session->next != nullptr) session->next->previous = session->previous;
-  (session->previous != nullptr ? session->previous->next : shard.first) = session->next;
+  Unlink(shard, session);
 }
 
 }  // namespace parkway

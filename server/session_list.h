@@ -6,10 +6,11 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
+#include "sched/clock.h"
 #include "sched/mutex.h"
 #include "server/end_reason.h"
 #include "server/session.h"
@@ -49,6 +50,25 @@ class SessionList {
     });
   }
 
+  // Calls each(session) for those of a worker's that were connected and not logged for `every` at
+  // `now`, at most kLoggedAtOnce, under the lock: it must not block. True: there may be more. A
+  // second more or less. Any worker.
+  template <class Each>
+  bool ForEachToLog(int worker, sched::Deadline now, sched::Duration every, Each each) {
+    Shard& shard = shards_[worker];
+    sched::MutexLock lock(shard.mu);
+    for (int i = 0; i < kLoggedAtOnce; ++i) {
+      Session* const session = shard.first;
+      if (session == nullptr || NextLogOf(*session, every) > now) return false;
+      if (!session->connecting()) each(*session);
+      NoteLogged(*session, now);
+      Unlink(shard, session);
+      Append(shard, session);
+    }
+    return true;
+  }
+  static constexpr int kLoggedAtOnce = 64;
+
   int64_t ended(EndReason reason) const {
     return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);
   }
@@ -64,6 +84,14 @@ class SessionList {
       }
     }
   }
+  // The list is in their order, since all begin at its end and go back there.
+  static sched::Deadline NextLogOf(const Session& session, sched::Duration every) {
+    return session.facts().began + std::chrono::seconds(session.logged_s) + every;
+  }
+  static void NoteLogged(Session& session, sched::Deadline now) {
+    const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - session.facts().began);
+    session.logged_s = static_cast<uint32_t>(age.count());
+  }
   void CountOn(Session* session, int worker);
   void CountOut(const Session* session);
 
@@ -71,7 +99,11 @@ class SessionList {
     std::atomic<int64_t> placed{0};  // relaxed: placing may go by an old count
     sched::Mutex mu;
     Session* first ABSL_GUARDED_BY(mu) = nullptr;
+    Session* last ABSL_GUARDED_BY(mu) = nullptr;
   };
+
+  static void Append(Shard& shard, Session* session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mu);
+  static void Unlink(Shard& shard, Session* session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mu);
 
   std::vector<Shard> shards_;
   std::array<std::atomic<int64_t>, kEndReasons> ended_{};  // statistics

@@ -70,7 +70,8 @@ def wait_until(condition, what, patience=PATIENCE):
 class Daemon:
     """A running Parkway that has printed its banner."""
 
-    def __init__(self, *flags, env=None, nofile=None, cpus=None, without_capabilities=()):
+    def __init__(self, *flags, env=None, nofile=None, cpus=None, without_capabilities=(),
+                 wrapper=()):
         self.flags = flags
         self.exit_code = None
         self._lines = []
@@ -85,7 +86,7 @@ class Daemon:
                 ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
         self.process = subprocess.Popen(
-            [PARKWAY, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [*wrapper, PARKWAY, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, preexec_fn=limit)
         self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
@@ -171,7 +172,7 @@ class Daemon:
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
                 target = os.readlink(f"{folder}/{name}")
-                if not target.startswith("/") or target.startswith("/dev/"):
+                if not target.startswith("/") or target == "/dev/null":
                     found.append((int(name), target))
         return found
 

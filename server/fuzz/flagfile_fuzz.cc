@@ -170,6 +170,7 @@ void CheckOptions(const RouteOptions& options) {
             *text);
   }
   Require(options.health_path.starts_with('/'), "a path begins with /", options.health_path);
+  RequireWithin(options.log_sample, 1, 1'000'000, false, "log_sample");
 }
 
 void CheckBounds(const Config& config) {
@@ -177,6 +178,10 @@ void CheckBounds(const Config& config) {
   RequireWithin<int64_t>(config.max_conns, 0, 100'000'000, false, "max_conns");
   RequireWithin(config.buffer_memory, size_t{64} << 10, size_t{1} << 40, false, "buffer_memory");
   RequireWithin(config.splice_memory, size_t{512} << 10, size_t{1} << 40, true, "splice_memory");
+  for (const std::string* target : {&config.log, &config.access_log}) {
+    Require(!target->empty() && !HoldsControl(*target), "a log goes somewhere", *target);
+  }
+  RequireWithin<std::chrono::nanoseconds>(config.access_log_progress, 1s, 24h, true, "progress");
   RequireWithin(config.workers, 0, 1024, false, "workers");
   RequireWithin<std::chrono::nanoseconds>(config.stall_report, 0s, 1min, false, "stall_report");
   RequireWithin<std::chrono::nanoseconds>(config.spin, 0s, 1ms, false, "spin");

@@ -26,7 +26,7 @@ DEFINE_string(drop, "", "parts to leave out, with commas between, as a failure p
 DEFINE_int32(jobs, 0, "processes; 0: one per core");
 DEFINE_string(ending, "", "instead: play this row of docs/endings.md, LOGGED: ON ITS WAY");
 DEFINE_bool(echo, false, "with --ending: of its table for --mode=echo");
-DEFINE_bool(log, false, "print what happened, for a single seed");
+DEFINE_bool(events, false, "print what happened, for a single seed");
 
 namespace {
 
@@ -88,7 +88,7 @@ int Report(const Failure& failure) {
   }
   std::cout << "fails also with " << Parts(plan).size() << " parts; this shows it again:\n"
             << "  ./dev sim --seed=" << failure.seed << " --scenario=" << plan.scenario
-            << (drop.empty() ? "" : " --drop=" + drop) << " --log\n";
+            << (drop.empty() ? "" : " --drop=" + drop) << " --events\n";
   return 1;
 }
 
@@ -114,7 +114,7 @@ int RunEnding(int64_t seeds) {
   for (uint64_t seed = FLAGS_seed; seed < FLAGS_seed + static_cast<uint64_t>(seeds); ++seed) {
     const std::optional<Plan> plan = parkway::sim::PlanOf(ending, seed);
     if (!plan) return Complain("--ending=" + FLAGS_ending + ": docs/endings.md has no such row");
-    const parkway::sim::Outcome outcome = RunPlan(*plan, FLAGS_log);
+    const parkway::sim::Outcome outcome = RunPlan(*plan, FLAGS_events);
     std::cout << outcome.log;
     if (!outcome.failure.empty()) TellAndEnd(seed, outcome.failure);
     ++seen[outcome.client_saw + " | " + outcome.backend_saw + " | " + outcome.logged];
@@ -133,8 +133,8 @@ int main(int argc, char** argv) {
   const int64_t everything = IsDefault("seed") ? 10000 : 1;
   const int64_t seeds = FLAGS_seeds > 0 ? FLAGS_seeds : everything;
   if (!FLAGS_ending.empty()) return RunEnding(FLAGS_seeds > 0 ? FLAGS_seeds : 100);
-  if (FLAGS_log) {
-    return seeds == 1 ? RunOne() : Complain("--log: for one seed only; name it with --seed");
+  if (FLAGS_events) {
+    return seeds == 1 ? RunOne() : Complain("--events: for one seed only; name it with --seed");
   }
   const int jobs = FLAGS_jobs > 0 ? FLAGS_jobs : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   Campaign campaign(FLAGS_seed, seeds, jobs, &PlanOf);

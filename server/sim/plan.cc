@@ -122,6 +122,8 @@ Plan Base(Dice& dice) {
   plan.host.pause_chance = dice.Percent(70) ? static_cast<int>(dice.Between(10, 300)) : 0;
   plan.host.freeze_chance = dice.Percent(30) ? 2 : 0;
   plan.host.freeze_max = milliseconds(10);
+  if (dice.Percent(50)) plan.options().log_sessions = LogSessions::kAll;
+  if (dice.Percent(50)) plan.config.access_log_progress = seconds(1);
   return plan;
 }
 

@@ -5,6 +5,8 @@
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -104,6 +106,7 @@ class World {
     platform.descriptors = 20000;
     platform.large_flows = plan_.large_flows;
     platform.report = [this](const std::string&) { host_.Note("report"); };
+    platform.access_log = [this](std::string_view lines) { ReadAccessLog(lines); };
     auto server = Server::Start(plan_.config, platform);
     if (!server.ok()) {
       started_ = ended_ = true;
@@ -122,6 +125,24 @@ class World {
     server->reset();
     ended_ = true;
     return std::nullopt;
+  }
+
+  void ReadAccessLog(std::string_view lines) {
+    host_.Note("access log");
+    while (!lines.empty()) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(line.size() + 1);
+      std::istringstream columns{std::string(line)};
+      std::string skipped, what;
+      int64_t up = 0, down = 0;
+      char slash = 0;
+      for (int i = 0; i < 5; ++i) columns >> skipped;
+      columns >> up >> slash >> down >> what;
+      if (what == "start" || what == "progress") continue;
+      ++logged_.ends;
+      logged_.up += up;
+      logged_.down += down;
+    }
   }
 
   absl::StatusOr<Config> NextConfig() const {
@@ -267,6 +288,8 @@ class World {
     for (const int64_t count : ended_by_) sum += count;
     Require(sum == served_, std::to_string(served_) + " sessions were served and " +
                                 std::to_string(sum) + " ended");
+    Require(logged_.ends == served_, std::to_string(served_) + " sessions were served and " +
+                                         std::to_string(logged_.ends) + " logged");
     if (IsPolite()) {
       const int64_t finished = ended_by_[static_cast<int>(EndReason::kClientFin)] +
                                ended_by_[static_cast<int>(EndReason::kUpstreamFin)];
@@ -275,7 +298,27 @@ class World {
       Require(served_ >= static_cast<int64_t>(promised_.size()),
               std::to_string(served_) + " of " + std::to_string(promised_.size()) +
                   " clients were served");
+      JudgeLoggedBytes();
     }
+  }
+
+  void JudgeLoggedBytes() {
+    const auto received = [&](const auto& peers) {
+      int64_t sum = 0;
+      for (const auto& peer : peers) sum += peer->received();
+      return sum;
+    };
+    const auto takes_all = [](const auto& peer) {
+      return !peer->left() && !peer->script().never_reads;
+    };
+    const bool exact = std::all_of(clients_.begin(), clients_.end(), takes_all) &&
+                       std::all_of(backends_.begin(), backends_.end(), takes_all);
+    const int64_t down = received(clients_);
+    const int64_t up = plan_.route().echo ? down : received(backends_);
+    Require(!exact || (logged_.up == up && logged_.down == down),
+            "the access log says " + std::to_string(logged_.up) + " and " +
+                std::to_string(logged_.down) + " bytes, it was " + std::to_string(up) + " and " +
+                std::to_string(down));
   }
 
   // No limit, stop or shortage ends a session early.
@@ -442,6 +485,11 @@ class World {
   int64_t served_ = 0;
   int64_t late_ = 0;  // sessions that a stall excuses: each keeps one fiber
   int64_t ended_by_[kEndReasons] = {};
+  struct {
+    int64_t ends = 0;
+    int64_t up = 0;
+    int64_t down = 0;
+  } logged_;  // what the access log says
   bool client_waits_ = false;
   std::string failure_;
 };

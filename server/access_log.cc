@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/access_log.h"
+
+#include <algorithm>
+#include <charconv>
+#include <concepts>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "sched/fibers.h"
+#include "server/rfc3339.h"
+
+namespace parkway {
+namespace {
+
+// Writes at a place that has room for whatever is asked of it, at the cost of a few instructions
+// per byte: every short connection pays for its line.
+class LineWriter {
+ public:
+  explicit LineWriter(char* to) : at_(to) {}
+
+  char* at() const { return at_; }
+
+  void Char(char c) { *at_++ = c; }
+  void Text(std::string_view text) {
+    std::memcpy(at_, text.data(), text.size());
+    at_ += text.size();
+  }
+  void Number(std::integral auto number) {
+    constexpr int kDigitsMax = 20;
+    at_ = std::to_chars(at_, at_ + kDigitsMax, number).ptr;
+  }
+  void Time(int64_t ns_since_1970) { at_ = WriteRfc3339(ns_since_1970, at_); }
+  // Milliseconds, to the microsecond: "0.213".
+  void Ms(sched::Duration span) {
+    const int64_t us = span.count() / 1000;
+    Number(us / 1000);
+    const auto part = static_cast<int>(us % 1000);
+    Char('.');
+    Char(static_cast<char>('0' + part / 100));
+    Char(static_cast<char>('0' + part / 10 % 10));
+    Char(static_cast<char>('0' + part % 10));
+  }
+  // "192.0.2.7:1234", which most clients are.
+  void Ipv4(const netpoll::CompactEndpoint& client) {
+    char separator = '.';
+    const auto parts = client.ipv4();
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (i == parts.size() - 1) separator = ':';
+      Number(parts[i]);
+      Char(separator);
+    }
+    Number(client.port());
+  }
+  // What is not plain is `escape` and two digits.
+  void Name(std::string_view name, std::string_view escape) {
+    for (const char c : name.substr(0, kAccessNameMax)) {
+      if (c > ' ' && c <= '~' && c != '"' && c != '\\') {
+        Char(c);
+        continue;
+      }
+      constexpr std::string_view kDigits = "0123456789abcdef";
+      Text(escape);
+      Char(kDigits[static_cast<unsigned char>(c) >> 4]);
+      Char(kDigits[static_cast<unsigned char>(c) & 15]);
+    }
+  }
+  void Client(const netpoll::CompactEndpoint& client, std::string_view escape) {
+    if (client.family() == AF_INET) return Ipv4(client);
+    // A Unix client has no address of its own.
+    Name(client.family() == AF_UNIX ? "unix:" : client.Expand().ToString(), escape);
+  }
+
+ private:
+  char* at_;
+};
+
+// --- Text.
+
+constexpr std::string_view kTextEscape = "\\x";
+
+void Column(std::string_view name, char end, LineWriter& line) {
+  line.Name(name.empty() ? "-" : name, kTextEscape);
+  line.Char(end);
+}
+
+void Timer(sched::Duration span, char end, LineWriter& line) {
+  if (span == AccessEntry::kNone) {
+    line.Text("-1");
+  } else {
+    line.Ms(span);
+  }
+  line.Char(end);
+}
+
+void Count(std::integral auto count, char end, LineWriter& line) {
+  line.Number(count);
+  line.Char(end);
+}
+
+// In the order of HAProxy's tcplog: client, time, frontend, backend/server, timers, bytes,
+// termination, counts.
+void WriteText(const AccessEntry& entry, LineWriter& line) {
+  line.Client(entry.client, kTextEscape);
+  line.Text(" [");
+  line.Time(entry.at_ns);
+  line.Text("] ");
+  Column(entry.listener, ' ', line);
+  Column(entry.route, '/', line);
+  Column(entry.backend, ' ', line);
+  Timer(entry.queued, '/', line);
+  Timer(entry.connect, '/', line);
+  Timer(entry.first_byte, '/', line);
+  Timer(entry.total, ' ', line);
+  Count(entry.bytes_up, '/', line);
+  Count(entry.bytes_down, ' ', line);
+  line.Text(entry.reason.empty() ? entry.event : entry.reason);
+  line.Char(' ');
+  Count(entry.sessions, '/', line);
+  Count(entry.retries, ' ', line);
+  Count(entry.id, '\n', line);
+}
+
+// --- JSON.
+
+// Bytes beyond ASCII, which only the path of a Unix socket can hold, stand as the characters of
+// their numbers: which encoding they are in is not known.
+constexpr std::string_view kJsonEscape = "\\u00";
+
+// `key` with its quotes and colon.
+void StringField(std::string_view key, std::string_view value, LineWriter& line) {
+  if (value.empty()) return;
+  line.Text(key);
+  line.Char('"');
+  line.Name(value, kJsonEscape);
+  line.Char('"');
+}
+
+void NumberField(std::string_view key, std::integral auto value, LineWriter& line) {
+  line.Text(key);
+  line.Number(value);
+}
+
+void SpanField(std::string_view key, sched::Duration span, LineWriter& line) {
+  if (span == AccessEntry::kNone) return;
+  line.Text(key);
+  line.Ms(span);
+}
+
+void WriteJson(const AccessEntry& entry, LineWriter& line) {
+  line.Text(R"({"time":")");
+  line.Time(entry.at_ns);
+  line.Char('"');
+  StringField(R"(,"event":)", entry.event, line);
+  NumberField(R"(,"id":)", entry.id, line);
+  line.Text(R"(,"client":")");
+  line.Client(entry.client, kJsonEscape);
+  line.Char('"');
+  StringField(R"(,"listener":)", entry.listener, line);
+  StringField(R"(,"route":)", entry.route, line);
+  StringField(R"(,"backend":)", entry.backend, line);
+  SpanField(R"(,"queue_ms":)", entry.queued, line);
+  SpanField(R"(,"connect_ms":)", entry.connect, line);
+  SpanField(R"(,"first_byte_ms":)", entry.first_byte, line);
+  SpanField(R"(,"total_ms":)", entry.total, line);
+  NumberField(R"(,"bytes_up":)", entry.bytes_up, line);
+  NumberField(R"(,"bytes_down":)", entry.bytes_down, line);
+  StringField(R"(,"reason":)", entry.reason, line);
+  NumberField(R"(,"sessions":)", entry.sessions, line);
+  NumberField(R"(,"retries":)", entry.retries, line);
+  NumberField(R"(,"worker":)", entry.worker, line);
+  line.Text("}\n");
+}
+
+}  // namespace
+
+char* WriteAccessLine(AccessFormat format, const AccessEntry& entry, char* to) {
+  LineWriter line(to);
+  if (format == AccessFormat::kJson) {
+    WriteJson(entry, line);
+  } else {
+    WriteText(entry, line);
+  }
+  return line.at();
+}
+
+AccessLog::AccessLog(Sink sink, AccessFormat format, int workers)
+    : sink_(std::move(sink)), format_(format), batches_(static_cast<size_t>(workers)) {}
+
+void AccessLog::Add(const AccessEntry& entry) {
+  Batch& batch = batches_[static_cast<size_t>(sched::CurrentWorkerIndex())];
+  {
+    sched::MutexLock lock(batch.mu);
+    if (batch.lines == nullptr) batch.lines.reset(new char[kBatchBytes]);
+    char* const end = WriteAccessLine(format_, entry, batch.lines.get() + batch.size);
+    batch.size = static_cast<size_t>(end - batch.lines.get());
+    if (!MustFlush(batch)) return;
+  }
+  Flush(batch);
+}
+
+// Else somebody will, soon.
+bool AccessLog::MustFlush(Batch& batch) {
+  if (batch.size >= kFlushBytes) return true;
+  if (batch.has_flusher) return false;
+  batch.has_flusher = sched::Spawn([this, &batch] {
+    sched::SleepFor(kFlushAfter);
+    {
+      sched::MutexLock lock(batch.mu);
+      batch.has_flusher = false;
+    }
+    Flush(batch);
+  });
+  return !batch.has_flusher;
+}
+
+void AccessLog::Flush(Batch& batch) {
+  std::unique_ptr<char[]> lines;
+  size_t size = 0;
+  {
+    sched::MutexLock lock(batch.mu);
+    lines = std::move(batch.lines);
+    size = std::exchange(batch.size, 0);
+  }
+  if (size > 0) sink_({lines.get(), size});
+}
+
+}  // namespace parkway

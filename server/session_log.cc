@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Server: what it writes of its sessions into the access log.
+#include <algorithm>
+#include <memory>
+
+#include "sched/fibers.h"
+#include "server/server.h"
+
+namespace parkway {
+namespace {
+
+// Whether an event of a session is wanted.
+bool Wants(const RouteOptions& options, std::string_view event, const SessionFacts& facts) {
+  if (options.log_sessions == LogSessions::kOff) return false;
+  if (event == "start" && options.log_sessions != LogSessions::kAll) return false;
+  return facts.id % static_cast<uint64_t>(options.log_sample) == 0;
+}
+
+}  // namespace
+
+AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) const {
+  AccessEntry entry;
+  entry.event = event;
+  entry.at_ns = platform_.host->WallNow();
+  entry.id = facts.id;
+  entry.client = facts.client;
+  entry.listener = *facts.listener;
+  entry.total = sched::RoundTime() - facts.began;
+  entry.sessions = sessions_.load(std::memory_order_relaxed);
+  entry.worker = sched::CurrentWorkerIndex();
+  return entry;
+}
+
+void Server::Log(std::string_view event, Session& session) {
+  if (access_log_ == nullptr || &session.route() == built_in_.get()) return;
+  const Route& route = static_cast<ServedRoute&>(session.route()).config();
+  const SessionFacts& facts = session.facts();
+  if (!Wants(route.options, event, facts)) return;
+  AccessEntry entry = EntryOf(event, facts);
+  entry.route = route.name;
+  if (route.echo) {
+    entry.backend = "echo";
+  } else {
+    entry.queued = facts.queued;
+    if (facts.backend != nullptr) entry.backend = *facts.backend;
+    if (!session.connecting()) entry.connect = facts.connect;
+  }
+  if (session.first_byte() > sched::Duration(0)) entry.first_byte = session.first_byte();
+  entry.bytes_up = session.bytes_up();
+  entry.bytes_down = session.bytes_down();
+  if (event == "end") entry.reason = ToString(session.reason());
+  entry.retries = std::max(facts.connects - 1, 0);
+  access_log_->Add(entry);
+}
+
+void Server::LogTurnedAway(const SessionFacts& facts) {
+  if (access_log_ == nullptr) return;
+  AccessEntry entry = EntryOf("end", facts);
+  entry.reason = ToString(EndReason::kNoRoute);
+  access_log_->Add(entry);
+}
+
+// The fiber that tells of sessions that go on for long, until the daemon drains.
+void Server::LogProgress() {
+  {
+    sched::MutexLock lock(doors_mu_);
+    if (phase_.load(std::memory_order_seq_cst) != Phase::kServing) return;
+    progress_timer_ = std::make_unique<netpoll::Conn>(*poller_);
+  }
+  const sched::Duration every = config_.access_log_progress;
+  sched::Deadline next = sched::After(sched::Now(), std::chrono::seconds(1));
+  while (progress_timer_->AwaitTurn(next).status == netpoll::IoStatus::kTimeout) {
+    const sched::Deadline now = sched::Now();
+    const auto log = [this](Session& session) { Log("progress", session); };
+    for (int worker = 0; worker < WorkerCount(); ++worker) {
+      while (list_.ForEachToLog(worker, now, every, log)) sched::Yield();
+    }
+    next = sched::After(now, std::chrono::seconds(1));
+  }
+  sched::MutexLock lock(doors_mu_);
+  progress_timer_.reset();
+}
+
+}  // namespace parkway
