@@ -47,6 +47,19 @@ HALF_CLOSE_THEN = "`--half_close_timeout`, then `--reset_linger`"
 DRAIN, DRAIN_THEN = "`--drain_timeout`", "`--drain_timeout`, then `--reset_linger`"
 AT_ONCE = "at once"
 
+
+def ended_by_the_daemon(reason, at_once, then):
+    """Bounded by `at_once` with nothing on its way, else by `then`."""
+    return [
+        Row(reason, NOTHING, "FIN", "FIN", at_once),
+        Row(reason, REPLY, "all, FIN", "FIN", then),
+        Row(reason, REQUEST, "FIN", "all, FIN", then),
+        Row(reason, SLOW_REPLY, "part, RST", "FIN", then),
+        Row(reason, SLOW_REQUEST, "FIN", "part, RST", then),
+        Row(reason, SLOW_BOTH, "part, RST", "part, RST", then),
+    ]
+
+
 SECTIONS = {
     "Peers": [
         Row("client_fin", NOTHING, "FIN", "FIN", HALF_CLOSE),
@@ -65,12 +78,7 @@ SECTIONS = {
         Row("upstream_reset", SLOW_REQUEST, "RST", "—", AT_ONCE),
     ],
     "Timeouts": [
-        Row("idle_timeout", NOTHING, "FIN", "FIN", IDLE),
-        Row("idle_timeout", REPLY, "all, FIN", "FIN", IDLE_THEN),
-        Row("idle_timeout", REQUEST, "FIN", "all, FIN", IDLE_THEN),
-        Row("idle_timeout", SLOW_REPLY, "part, RST", "FIN", IDLE_THEN),
-        Row("idle_timeout", SLOW_REQUEST, "FIN", "part, RST", IDLE_THEN),
-        Row("idle_timeout", SLOW_BOTH, "part, RST", "part, RST", IDLE_THEN),
+        *ended_by_the_daemon("idle_timeout", IDLE, IDLE_THEN),
         Row("half_close_timeout", NOTHING + AFTER_CLIENT, "FIN", "FIN", HALF_CLOSE),
         Row("half_close_timeout", SLOW_REPLY + AFTER_CLIENT, "part, RST", "FIN", HALF_CLOSE_THEN),
         Row("half_close_timeout", NOTHING + AFTER_BACKEND, "FIN", "FIN", HALF_CLOSE),
@@ -78,31 +86,14 @@ SECTIONS = {
             HALF_CLOSE_THEN),
     ],
     "Operator": [
-        Row("drain", NOTHING, "FIN", "FIN", DRAIN),
-        Row("drain", REPLY, "all, FIN", "FIN", DRAIN_THEN),
-        Row("drain", REQUEST, "FIN", "all, FIN", DRAIN_THEN),
-        Row("drain", SLOW_REPLY, "part, RST", "FIN", DRAIN_THEN),
-        Row("drain", SLOW_REQUEST, "FIN", "part, RST", DRAIN_THEN),
-        Row("drain", SLOW_BOTH, "part, RST", "part, RST", DRAIN_THEN),
+        *ended_by_the_daemon("drain", DRAIN, DRAIN_THEN),
         Row("drain", NOTHING + AFTER_CLIENT, "FIN", "FIN", DRAIN),
         Row("drain", NOTHING + AFTER_BACKEND, "FIN", "FIN", DRAIN),
         Row("drain", CONNECT, "RST", "—", DRAIN),
-        Row("stop", NOTHING, "FIN", "FIN", AT_ONCE),
-        Row("stop", REPLY, "all, FIN", "FIN", AT_ONCE),
-        Row("stop", REQUEST, "FIN", "all, FIN", AT_ONCE),
-        Row("stop", SLOW_REPLY, "part, RST", "FIN", AT_ONCE),
-        Row("stop", SLOW_REQUEST, "FIN", "part, RST", AT_ONCE),
-        Row("stop", SLOW_BOTH, "part, RST", "part, RST", AT_ONCE),
+        *ended_by_the_daemon("stop", AT_ONCE, AT_ONCE),
         Row("stop", CONNECT, "RST", "—", AT_ONCE),
     ],
-    "Health": [
-        Row("backend_down", NOTHING, "FIN", "FIN", AT_ONCE),
-        Row("backend_down", REPLY, "all, FIN", "FIN", LINGER),
-        Row("backend_down", REQUEST, "FIN", "all, FIN", LINGER),
-        Row("backend_down", SLOW_REPLY, "part, RST", "FIN", LINGER),
-        Row("backend_down", SLOW_REQUEST, "FIN", "part, RST", LINGER),
-        Row("backend_down", SLOW_BOTH, "part, RST", "part, RST", LINGER),
-    ],
+    "Health": ended_by_the_daemon("backend_down", AT_ONCE, LINGER),
     "Connects": [
         Row("connect_refused", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
         Row("connect_timeout", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
@@ -440,7 +431,6 @@ class Rows(DaemonTest):
         daemon.await_descriptors(0)
         self.check_logged(daemon, row.logged)
 
-
     def play_queue(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))
         server = self.listen()
@@ -559,8 +549,8 @@ class Linger(DaemonTest):
         self.assertEqual(ends, {("fin", "reset"): len(pairs)})
 
 
-for section in (Peers, Timeouts, Operator, Connects, Limits, Echo):
-    section.take(SECTIONS[section.__name__])
+for section in SECTIONS:
+    globals()[section].take(SECTIONS[section])
 
 
 if __name__ == "__main__":
