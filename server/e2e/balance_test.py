@@ -5,7 +5,6 @@
 import collections
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,36 +14,13 @@ from harness import HOST, DaemonTest, address_of, main, recv_exactly  # noqa: E4
 
 
 class Balance(DaemonTest):
-    def server(self, name):
-        server = self.listen()
-
-        def serve():
-            while True:
-                try:
-                    connection = self.keep(server.accept()[0])
-                except OSError:
-                    return  # closed at the end of the test
-                connection.sendall(name)
-                threading.Thread(target=finish, args=(connection,), daemon=True).start()
-
-        def finish(connection):
-            try:
-                while connection.recv(4096):
-                    pass
-                connection.close()
-            except OSError:
-                pass
-
-        threading.Thread(target=serve, daemon=True).start()
-        return address_of(server)
-
     def route(self, options, *backends, count=3):
-        to = ",".join(backends or [self.server(b"%d" % i) for i in range(count)])
+        to = ",".join(backends or [self.named(b"%d" % i) for i in range(count)])
         return self.start(f"--route=x listen={HOST}:0 to={to} {options}")
 
     def open(self, daemon, source=HOST):
         """(client, the name of its backend)"""
-        client = self.keep(socket.create_connection((HOST, daemon.port), source_address=(source, 0)))
+        client = self.connect(daemon, source=source)
         return client, recv_exactly(client, 1)
 
     def shares(self, daemon, count, **options):
@@ -67,7 +43,7 @@ class Balance(DaemonTest):
         self.assertGreaterEqual(min(shares[name] for name in (b"0", b"1", b"2")), 6)
 
     def test_a_hash_gives_a_client_the_same_backend_in_every_process(self):
-        servers = [self.server(b"%d" % i) for i in range(3)]
+        servers = [self.named(b"%d" % i) for i in range(3)]
         for way in ("source", "maglev"):
             first, second = (self.route(f"balance={way}", *servers) for _ in range(2))
             homes = set()
@@ -85,7 +61,7 @@ class Balance(DaemonTest):
         self.assertLessEqual(max(shares.values()), 15)
 
     def test_first_fills_one_after_the_other(self):
-        servers = [self.server(b"%d" % i) + "/max=2" for i in range(3)]
+        servers = [self.named(b"%d" % i) + "/max=2" for i in range(3)]
         daemon = self.route("balance=first", *servers)
         sessions = [self.open(daemon) for _ in range(5)]
         self.assertEqual([name for _, name in sessions], [b"0", b"0", b"1", b"1", b"2"])
@@ -94,7 +70,7 @@ class Balance(DaemonTest):
         self.assertEqual(self.open(daemon)[1], b"0")
 
     def test_who_waits_is_served_in_turn(self):
-        daemon = self.route("queue_timeout=1m", self.server(b"s") + "/max=1")
+        daemon = self.route("queue_timeout=1m", self.named(b"s") + "/max=1")
         first, _ = self.open(daemon)
         waiting = []
         for number in range(3):
@@ -111,7 +87,7 @@ class Balance(DaemonTest):
         holder = self.keep(socket.socket())
         holder.bind((HOST, 0))  # refuses, until it listens
         daemon = self.route("balance=first health=off queue_timeout=1m",
-                            self.server(b"s") + "/max=1", address_of(holder))
+                            self.named(b"s") + "/max=1", address_of(holder))
         self.assertEqual(self.open(daemon)[1], b"s")
         waits = self.connect(daemon)
         daemon.await_descriptors(3)
@@ -123,7 +99,7 @@ class Balance(DaemonTest):
         self.assertEqual(recv_exactly(other, 1), b"o")
 
     def test_who_waits_is_ended_by_a_drain(self):
-        daemon = self.start(f"--route=x listen={HOST}:0 to={self.server(b's')}/max=1 "
+        daemon = self.start(f"--route=x listen={HOST}:0 to={self.named(b's')}/max=1 "
                             "queue_timeout=1h", "--drain_timeout=200ms")
         served, _ = self.open(daemon)
         waits = self.connect(daemon)
@@ -135,7 +111,7 @@ class Balance(DaemonTest):
 
     def test_retries_are_counted(self):
         dead = [self.refuses() for _ in range(3)]
-        good = self.server(b"g")
+        good = self.named(b"g")
         daemon = self.route("connect_retries=2 health=off balance=first", *dead, good)
         self.assert_refused(daemon)
         daemon = self.route("connect_retries=3 health=off balance=first", *dead, good)

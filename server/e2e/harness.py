@@ -600,12 +600,14 @@ class DaemonTest(unittest.TestCase):
             filler.connect_ex(server.getsockname())
         return server
 
-    def connect(self, to, receive_buffer=None):
+    def connect(self, to, receive_buffer=None, source=None):
         """To a daemon or an address."""
         family, where = sockaddr_of(to.address if isinstance(to, Daemon) else to)
         client = self.keep(socket.socket(family))
         if receive_buffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source is not None:
+            client.bind((source, 0))
         client.connect(where)
         return client
 
@@ -636,6 +638,39 @@ class DaemonTest(unittest.TestCase):
         """(client, backend), both ends of a new one."""
         client = self.connect(daemon, receive_buffer)
         return client, self.accept(server)
+
+    # ---- Backends that say their name, which is one byte, to whoever connects, and echo then.
+
+    def named(self, name):
+        """The address of a new one."""
+        return address_of(self.serve_as(name, self.listen()))
+
+    def serve_as(self, name, server):
+        """Makes a bound socket one; returns it."""
+        server.listen(4096)
+
+        def accept():
+            while server.fileno() >= 0:  # until it is closed, at the end of the test
+                with contextlib.suppress(OSError):  # a check may be gone already
+                    connection = self.keep(server.accept()[0])
+                    connection.sendall(name)  # whoever reads it may end the test: it is kept by then
+                    threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+        def echo(connection):
+            with contextlib.suppress(OSError):
+                while piece := connection.recv(4096):
+                    connection.sendall(piece)
+                connection.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return server
+
+    def who_serves(self, at, source=None):
+        """The name of the backend that a new client of a daemon, or of an address, gets."""
+        client = self.connect(at, source=source)
+        name = recv_exactly(client, 1)
+        client.close()
+        return name
 
     # ---- Other programs.
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
@@ -19,32 +18,10 @@ QUICK = f"health_interval=200ms health_timeout={500 * SLOW}ms"
 
 class Health(DaemonTest):
     def dark(self):
-        """A bound socket that refuses connections until serve() is given it."""
+        """A bound socket that refuses connections until serve_as() is given it."""
         server = self.keep(socket.socket())
         server.bind((HOST, 0))
         return server
-
-    def serve(self, server, name):
-        """Says its name to whoever connects, and echoes then."""
-        server.listen(4096)
-
-        def accept():
-            while True:
-                try:
-                    connection = self.keep(server.accept()[0])
-                    connection.sendall(name)
-                except OSError:
-                    if server.fileno() < 0:
-                        return  # closed at the end of the test
-
-        threading.Thread(target=accept, daemon=True).start()
-        return server
-
-    def named(self, name):
-        return self.serve(self.dark(), name)
-
-    def who_serves(self, daemon):
-        return recv_exactly(self.connect(daemon), 1)
 
     def names(self, daemon, count):
         return b"".join(sorted(self.who_serves(daemon) for _ in range(count)))
@@ -64,7 +41,7 @@ class Health(DaemonTest):
         failures = daemon.stderr().count("failed connects so far")
         self.assertEqual(self.names(daemon, 6), b"oooooo")
         self.assertEqual(daemon.stderr().count("failed connects so far"), failures)
-        self.serve(dark, b"d")
+        self.serve_as(b"d", dark)
         daemon.wait_for_line(rf"^parkway: route x: backend {address_of(dark)} is up: 2 checks "
                              r"passed \(2 of 2 up\)$")
         self.assertEqual(self.names(daemon, 6), b"dddooo")
@@ -74,7 +51,7 @@ class Health(DaemonTest):
         daemon = self.route(dark)
         for _ in range(5):
             self.assert_refused(daemon)
-        self.serve(dark, b"d")
+        self.serve_as(b"d", dark)
         self.assertEqual(self.who_serves(daemon), b"d")
         self.assertNotIn("is down", daemon.stderr())
 
@@ -82,7 +59,7 @@ class Health(DaemonTest):
         dark, other = self.dark(), self.named(b"o")
         daemon = self.route(dark, other, options="health=off")
         self.assertEqual(self.names(daemon, 10), 10 * b"o")
-        self.serve(dark, b"d")
+        self.serve_as(b"d", dark)
         self.assertEqual(self.names(daemon, 2), b"do")
         self.assertNotIn("is down", daemon.stderr())
 
@@ -147,16 +124,16 @@ class Health(DaemonTest):
 
     def test_a_backup_serves_while_the_others_are_down(self):
         dark, backup = self.dark(), self.named(b"b")
-        daemon = self.route(dark, f"{address_of(backup)}@backup", options="health=tcp")
+        daemon = self.route(dark, f"{backup}@backup", options="health=tcp")
         daemon.wait_for_line("is down")
         self.assertEqual(self.names(daemon, 3), b"bbb")
-        self.serve(dark, b"d")
+        self.serve_as(b"d", dark)
         daemon.wait_for_line("is up")
         self.assertEqual(self.names(daemon, 3), b"ddd")
 
     def test_sessions_of_a_backend_that_goes_down_are_kept_or_closed(self):
         for choice in ("keep", "close"):
-            server, health = self.named(b"s"), self.named(b"h")
+            server, health = self.named(b"s"), self.serve_as(b"h", self.dark())
             daemon = self.route(server, options="health=tcp health_port=%d on_down=%s" % (
                 health.getsockname()[1], choice))
             client = self.connect(daemon)
@@ -173,7 +150,7 @@ class Health(DaemonTest):
         dark, other = self.dark(), self.named(b"o")
         daemon = self.route(dark, other, options="health=tcp slow_start=10m")
         daemon.wait_for_line("is down")
-        self.serve(dark, b"d")
+        self.serve_as(b"d", dark)
         daemon.wait_for_line("is up")
         self.assertEqual(self.names(daemon, 22), b"dd" + 20 * b"o")  # a tenth of its share
 

@@ -22,30 +22,6 @@ class ReloadTest(DaemonTest):
         super().setUp()
         self.reloads = 0
 
-    def server(self, name):
-        server = self.listen()
-
-        def serve():
-            while True:
-                try:
-                    connection = self.keep(server.accept()[0])
-                    connection.sendall(name)
-                    threading.Thread(target=echo, args=(connection,), daemon=True).start()
-                except OSError:
-                    if server.fileno() < 0:
-                        return  # closed at the end of the test
-
-        def echo(connection):
-            try:
-                while piece := connection.recv(4096):
-                    connection.sendall(piece)
-                connection.close()
-            except OSError:
-                pass
-
-        threading.Thread(target=serve, daemon=True).start()
-        return address_of(server)
-
     def write(self, *routes):
         path = Path(self.folder(), "routes")
         path.write_text("\n".join(routes) + "\n")
@@ -70,16 +46,10 @@ class ReloadTest(DaemonTest):
         self.assertTrue(lines[-1].startswith(f"parkway: {says}"), lines[-1])
         return lines[-1]
 
-    def who_serves(self, at):
-        client = self.connect(at)
-        name = recv_exactly(client, 1)
-        client.close()
-        return name
-
 
 class Reload(ReloadTest):
     def test_new_sessions_get_the_new_backend_and_old_ones_go_on(self):
-        one, two = self.server(b"1"), self.server(b"2")
+        one, two = self.named(b"1"), self.named(b"2")
         at = f"{HOST}:{free_port()}"
         daemon = self.serve(f"x listen={at} to={one}")
         old = self.connect(at)
@@ -179,7 +149,7 @@ class Reload(ReloadTest):
         self.stop(daemon, code=1)  # at once, by the new drain_timeout
 
     def test_a_backend_that_is_down_stays_down(self):
-        dead, good = self.refuses(), self.server(b"g")
+        dead, good = self.refuses(), self.named(b"g")
         at = f"{HOST}:{free_port()}"
         options = "health=tcp health_interval=200ms"
         daemon = self.serve(f"x listen={at} to={dead},{good} {options}")
@@ -207,7 +177,7 @@ class Often(ReloadTest):
     CLIENTS = 8
 
     def test_reloads_under_load_fail_nobody(self):
-        backends = [self.server(b"%d" % i) for i in range(3)]
+        backends = [self.named(b"%d" % i) for i in range(3)]
         at, more = (f"{HOST}:{free_port()}" for _ in range(2))
         variants = [(f"x listen={at} to={backends[i]},{backends[(i + 1) % 3]} balance={balance}",
                      *([f"y listen={more} to=echo"] if i % 2 else []))
@@ -252,7 +222,7 @@ class Often(ReloadTest):
 
     def test_reloads_leave_nothing_behind(self):
         at = f"{HOST}:{free_port()}"
-        backend = self.server(b"b")
+        backend = self.named(b"b")
         variants = [[f"x listen={at} to={backend} idle_timeout={i}m"] +
                     [f"r{k} listen={HOST}:0 to={backend}" for k in range(5)] for i in (1, 2)]
         daemon = self.serve(*variants[0])

@@ -3,60 +3,37 @@
 """Several routes in one daemon: whom each serves, and what serves them."""
 
 import collections
-import socket
 import sys
-import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, SLOW, DaemonTest, address_of, free_port, main, recv_exactly, run_parkway)
+    HOST, SLOW, DaemonTest, address_of, free_port, main, run_parkway)
 
 
 class Routes(DaemonTest):
-    def server(self, name):
-        """A backend that says its name to whoever connects; its address."""
-        server = self.listen()
-
-        def serve():
-            while True:
-                try:
-                    connection = self.keep(server.accept()[0])
-                except OSError:
-                    return  # closed at the end of the test
-                connection.sendall(name)  # who reads it may end the test: then it is kept already
-
-        threading.Thread(target=serve, daemon=True).start()
-        return address_of(server)
-
-    def who_serves(self, address, source=None):
-        host, port = address.rsplit(":", 1)
-        client = self.keep(socket.create_connection(
-            (host, int(port)), source_address=None if source is None else (source, 0)))
-        return recv_exactly(client, 1)
-
     def counts(self, address, connections):
         return collections.Counter(self.who_serves(address) for _ in range(connections))
 
     # ---- Each its own.
 
     def test_each_route_has_listeners_and_backends_of_its_own(self):
-        daemon = self.start(f"--route=one listen={HOST}:0 to={self.server(b'1')}",
-                            f"--route=two listen={HOST}:0,{HOST}:0 to={self.server(b'2')}")
+        daemon = self.start(f"--route=one listen={HOST}:0 to={self.named(b'1')}",
+                            f"--route=two listen={HOST}:0,{HOST}:0 to={self.named(b'2')}")
         one, *two = daemon.listening
         self.assertEqual(self.who_serves(one), b"1")
         for address in two:
             self.assertEqual(self.who_serves(address), b"2")
 
     def test_the_shortest_form_is_a_route_beside_others(self):
-        daemon = self.proxy(self.server(b"d"),
-                            flags=(f"--route=other listen={HOST}:0 to={self.server(b'o')}",))
+        daemon = self.proxy(self.named(b"d"),
+                            flags=(f"--route=other listen={HOST}:0 to={self.named(b'o')}",))
         self.assertEqual([self.who_serves(at) for at in daemon.listening], [b"d", b"o"])
 
     def test_echo_is_built_in(self):
         daemon = self.start(f"--route=echo listen={HOST}:0 to=echo",
-                            f"--route=proxy listen={HOST}:0 to={self.server(b'p')}")
+                            f"--route=proxy listen={HOST}:0 to={self.named(b'p')}")
         client = self.connect(daemon.listening[0])
         self.assert_echoes(client)
         self.assertEqual(self.who_serves(daemon.listening[1]), b"p")
@@ -75,21 +52,21 @@ class Routes(DaemonTest):
     # ---- Whose turn it is.
 
     def test_weights_are_shares(self):
-        heavy, light = self.server(b"h"), self.server(b"l")
+        heavy, light = self.named(b"h"), self.named(b"l")
         daemon = self.start(f"--route=x listen={HOST}:0 to={heavy}*3,{light}")
         self.assertEqual(self.counts(daemon.address, 40), {b"h": 30, b"l": 10})
 
     def test_a_backup_serves_when_no_other_can(self):
-        daemon = self.start(f"--route=x listen={HOST}:0 to={self.server(b'b')}@backup,"
-                            f"{self.server(b'p')}")
+        daemon = self.start(f"--route=x listen={HOST}:0 to={self.named(b'b')}@backup,"
+                            f"{self.named(b'p')}")
         self.assertEqual(self.counts(daemon.address, 10), {b"p": 10})
-        daemon = self.start(f"--route=x listen={HOST}:0 to={self.server(b'b')}@backup,"
+        daemon = self.start(f"--route=x listen={HOST}:0 to={self.named(b'b')}@backup,"
                             f"{self.refuses()}")
         self.assertEqual(self.counts(daemon.address, 10), {b"b": 10})
 
     def test_a_drained_backend_gets_no_connections(self):
-        daemon = self.start(f"--route=x listen={HOST}:0 to={self.server(b'd')}@drain,"
-                            f"{self.server(b'p')},{self.server(b'0')}*0")
+        daemon = self.start(f"--route=x listen={HOST}:0 to={self.named(b'd')}@drain,"
+                            f"{self.named(b'p')},{self.named(b'0')}*0")
         self.assertEqual(self.counts(daemon.address, 10), {b"p": 10})
 
     # ---- Whom it serves.
@@ -97,8 +74,8 @@ class Routes(DaemonTest):
     def test_of_routes_at_one_address_the_first_that_serves_the_client_has_it(self):
         at = f"{HOST}:{free_port()}"
         daemon = self.start(f"--route=some listen={at} from=127.0.0.2,127.0.0.64/26 "
-                            f"to={self.server(b's')}",
-                            f"--route=rest listen={at} to={self.server(b'r')}")
+                            f"to={self.named(b's')}",
+                            f"--route=rest listen={at} to={self.named(b'r')}")
         self.assertEqual(daemon.listening, [at])
         for source, name in (("127.0.0.1", b"r"), ("127.0.0.2", b"s"), ("127.0.0.100", b"s"),
                              ("127.0.0.128", b"r")):
@@ -109,8 +86,7 @@ class Routes(DaemonTest):
                             "--max_conns=1")
         for _ in range(3):
             self.assert_refused(daemon)
-        client = self.keep(socket.create_connection((HOST, daemon.port),
-                                                    source_address=("127.0.0.2", 0)))
+        client = self.connect(daemon, source="127.0.0.2")
         self.assert_echoes(client)
         client.close()
         daemon.await_descriptors(0)
@@ -125,8 +101,8 @@ class Routes(DaemonTest):
         return str(path)
 
     def test_a_file_of_routes(self):
-        path = self.routes_file(f"# two routes\none listen={HOST}:0 to={self.server(b'1')}\n\n"
-                                f"two listen={HOST}:0 \\\n    to={self.server(b'2')}  # the end\n")
+        path = self.routes_file(f"# two routes\none listen={HOST}:0 to={self.named(b'1')}\n\n"
+                                f"two listen={HOST}:0 \\\n    to={self.named(b'2')}  # the end\n")
         daemon = self.start(f"--routes_file={path}")
         self.assertEqual([self.who_serves(at) for at in daemon.listening], [b"1", b"2"])
 
