@@ -6,7 +6,10 @@ Each test makes one fault with the system's own tools, in a network namespace of
 long it took until everybody was served at once again.
 """
 
+import contextlib
+import ctypes
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,8 +22,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, KIB, PATIENCE, SANITIZED, SLOW, DaemonTest, break_connections, enter_namespace,
-    free_port, in_parallel, main, recv_exactly, reset, wait_until)
+    HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, EarlyEnd, Parallel, Pattern, address_of,
+    break_connections, enter_namespace, free_port, in_parallel, main, recv_exactly, reset,
+    sockaddr_of, wait_until)
+
+UNIT = Path(__file__).absolute().parent.parent.parent / "deploy/parkway.service"
+CLONE_NEWNET = 0x40000000
 
 CHECKS = (f"health=tcp health_interval=200ms health_timeout={300 * SLOW}ms "
           r"health_send=PING\r\n health_expect=+PONG")
@@ -32,6 +39,13 @@ def port_of(address):
 
 def run(*command):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def counter(name):
+    """One of the kernel's, for this namespace."""
+    names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()
+                     if line.startswith("TcpExt:"))
+    return int(values[names.index(name)])
 
 
 class FaultTest(DaemonTest):
@@ -84,7 +98,8 @@ class FaultTest(DaemonTest):
     def ask(self, daemon):
         """Connects and is served; the seconds that took."""
         begun = time.monotonic()
-        with socket.create_connection((HOST, daemon.port), timeout=PATIENCE) as client:
+        _, where = sockaddr_of(daemon.address)
+        with socket.create_connection(where, timeout=PATIENCE) as client:
             self.ping(client)
         return time.monotonic() - begun
 
@@ -125,6 +140,10 @@ class FaultTest(DaemonTest):
 
     def say(self, text):
         print(f"    {text}", file=sys.stderr)
+
+    def check_memory(self, grown, most):
+        if not SANITIZED:  # whose own memory grows
+            self.assertLess(grown, most)
 
     def check_nothing_is_left(self, daemon):
         self.assertTrue(daemon.running())
@@ -290,10 +309,6 @@ class Clients(FaultTest):
             client.close()
         self.check_nothing_is_left(daemon)
 
-    def check_memory(self, grown, most):
-        if not SANITIZED:  # whose own memory grows
-            self.assertLess(grown, most)
-
     def test_bytes_one_by_one(self):
         (_, first) = self.redis()
         daemon = self.route(first)
@@ -333,6 +348,151 @@ class Clients(FaultTest):
         self.check_nothing_is_left(daemon)
 
 
+    def test_more_than_the_queue_holds(self):
+        """Clients of a daemon that does not accept; whom the kernel has no place for comes again."""
+        (_, first) = self.redis()
+        daemon = self.route(first, options="backlog=8")
+        overflows = counter("ListenDrops")
+        daemon.signal(signal.SIGSTOP)
+        clients = [self.keep(socket.socket()) for _ in range(50)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((HOST, daemon.port))
+        wait_until(lambda: counter("ListenDrops") > overflows + 10, "the queue overflows")
+        daemon.signal(signal.SIGCONT)
+        since = time.monotonic()
+        for client in clients:
+            client.settimeout(PATIENCE)
+            self.ping(client)  # as soon as it is connected
+            client.close()
+        self.say(f"all {len(clients)} were served after {1000 * (time.monotonic() - since):.0f} ms")
+        self.recovered(daemon, since)
+        self.check_nothing_is_left(daemon)
+
+
+class Network(FaultTest):
+    """Another namespace, "there", and a cable to it."""
+
+    HERE, THERE, NOBODY = "10.77.0.1", "10.77.0.2", "10.77.0.9"
+
+    def lay_cable(self):
+        self.there = self.run_program("unshare", "--net", "sleep", "inf")
+        ours, theirs = (f"/proc/{pid}/ns/net" for pid in ("self", self.there.pid))
+        wait_until(lambda: os.readlink(ours) != os.readlink(theirs), "there is another namespace")
+        run(*f"ip link add here type veth peer name there netns {self.there.pid}".split())
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "here"], check=False,
+                        stderr=subprocess.DEVNULL)  # it may have gone with the namespace
+        for where, name, address in (("", "here", self.HERE), (self.nsenter(), "there", self.THERE)):
+            run(*f"{where} ip address add {address}/24 dev {name}".split())
+            run(*f"{where} ip link set {name} up".split())
+
+    def nsenter(self):
+        return f"nsenter --net=/proc/{self.there.pid}/ns/net"
+
+    def over_there(self, function, *arguments):
+        """Its result; a socket that it opens stays there."""
+        results = []
+
+        def call():
+            with open(f"/proc/{self.there.pid}/ns/net") as namespace:
+                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                    raise AssertionError("setns failed")
+            results.append(function(*arguments))
+
+        in_parallel(call)  # on a thread: a namespace is entered by one
+        return results[0]
+
+    # ---- A slow link, from here to there.
+
+    STREAMS, EACH, MBIT = 8, MIB, 20
+
+    def slow_down(self):
+        run(*f"tc qdisc add dev here root tbf rate {self.MBIT}mbit burst 32k latency 50ms".split())
+        # The kernel brings all there is, and takes little: the daemon could hoard the rest.
+        for name, sizes in (("tcp_wmem", "4096 16384 65536"), ("tcp_rmem", "4096 2097152 2097152")):
+            path = Path("/proc/sys/net/ipv4", name)
+            self.addCleanup(path.write_text, path.read_text())
+            path.write_text(sizes)
+
+    def slow_route(self, listen, server, *flags):
+        """Beside the route to Redis, which is served as ever."""
+        (_, first) = self.redis()
+        return self.route(first, flags=(
+            f"--route=slow listen={listen}:0 to={address_of(server)}", *flags))
+
+    def check_slow(self, daemon, pairs):
+        """Streams between pairs of (sender, receiver) arrive; what that costs the daemon and others."""
+        calm = self.session(daemon)
+        self.worst(calm)
+        before, most, answers = daemon.rss(), 0, []
+        begun = time.monotonic()
+        streams, done = Parallel(), []
+        for number, (sender, receiver) in enumerate(pairs):
+            pattern = Pattern(number, self.EACH)
+            streams.add(pattern.send, sender)
+            streams.add(lambda p=pattern, r=receiver: done.append(p.receive(r)))
+        while len(done) < len(pairs) and time.monotonic() < begun + PATIENCE:
+            answers.append(self.worst(calm, 1))
+            most = max(most, daemon.rss())
+        streams.join()
+        took = time.monotonic() - begun
+        self.say(f"{len(pairs)} streams in {took:.1f} s cost {(most - before) / KIB:.0f} KiB; of "
+                 f"{len(answers)} answers to another the worst took {1e6 * max(answers):.0f} us")
+        self.assertGreater(took, 0.7 * len(pairs) * self.EACH * 8 / (self.MBIT * 1e6), "not slow")
+        self.check_memory(most - before, len(pairs) * 256 * KIB)
+        self.assertLess(max(answers), 0.3 * SLOW)
+        for connection in (calm, *sum(pairs, ())):
+            connection.close()
+        self.check_nothing_is_left(daemon)
+
+    def test_a_slow_link_to_clients(self):
+        self.lay_cable()
+        server = self.listen()
+        daemon = self.slow_route(self.HERE, server)
+        self.slow_down()
+        pairs = []
+        for _ in range(self.STREAMS):
+            client = self.over_there(self.connect, daemon.listening[1])
+            pairs.append((self.accept(server), client))
+        self.check_slow(daemon, pairs)
+
+    def test_a_slow_link_to_a_backend(self):
+        self.lay_cable()
+        server = self.over_there(self.listen, self.THERE)
+        daemon = self.slow_route(HOST, server, "--splice_memory=0")
+        self.slow_down()
+        pairs = []
+        for _ in range(self.STREAMS):
+            client = self.connect(daemon.listening[1])
+            pairs.append((client, self.accept(server)))
+        self.check_slow(daemon, pairs)
+
+    # ---- A flood.
+
+    def test_a_flood_of_syn(self):
+        """From an address that never answers: half-open connections fill the kernel's queue."""
+        self.lay_cable()
+        (_, first) = self.redis()
+        daemon = self.start(f"--route=x listen={self.HERE}:0 to={first} backlog=16", "--workers=2")
+        flood = self.run_program(*self.nsenter().split(), "hping3", "--quiet", "--syn", "--interval",
+                                 "u200", "--destport", str(daemon.port), "--spoof", self.NOBODY,
+                                 self.HERE)
+        wait_until(lambda: counter("TCPReqQFullDoCookies") > 0, "the queue is full")
+        before, times = counter("TCPReqQFullDoCookies"), []
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            times.append(self.over_there(self.ask, daemon))
+        flood.terminate()
+        flood.wait()
+        since = time.monotonic()
+        self.say(f"{len(times)} clients served, the last after {1000 * max(times):.0f} ms, beside "
+                 f"{counter('TCPReqQFullDoCookies') - before} SYNs that found the queue full")
+        self.assertLess(max(times), SLOW)
+        self.assertGreater(counter("TCPReqQFullDoCookies"), before + 100)
+        self.recovered(daemon, since)
+        self.check_nothing_is_left(daemon)
+
+
 class Machine(FaultTest):
     def test_few_descriptors(self):
         """100 clients, and room for a fraction of them."""
@@ -364,6 +524,42 @@ class Machine(FaultTest):
         self.recovered(daemon, since)
         self.assertLess(time.monotonic() - since, 1 + SLOW)
         self.check_nothing_is_left(daemon)
+
+    def test_killed_and_started_again(self):
+        """As deploy/parkway.service says, and so soon."""
+        pause = re.search(r"^RestartSec=(\d+)ms$", UNIT.read_text(), re.MULTILINE)
+        (_, first) = self.redis()
+        flags = (f"--route=x listen={HOST}:{free_port()} to={first}", "--workers=2")
+        daemons = [self.start(*flags)]
+
+        def supervise():
+            self.assertEqual(daemons[-1].wait(), -signal.SIGKILL)
+            time.sleep(int(pause[1]) / 1000)  # as the supervisor does
+            daemons.append(self.start(*flags))
+
+        for _ in range(3):
+            held = [self.session(daemons[-1]) for _ in range(20)]
+            supervisor = Parallel()
+            supervisor.add(supervise)
+            daemons[-1].signal(signal.SIGKILL)
+            since = time.monotonic()
+            wait_until(lambda: self.is_served(daemons[0]), "a client is served")
+            took = time.monotonic() - since
+            self.say(f"served again after {1000 * took:.0f} ms")
+            self.assertLess(took, SLOW)
+            supervisor.join()
+            for client in held:
+                self.check_cut(client)
+        self.check_nothing_is_left(daemons[-1])
+
+    def is_served(self, daemon):
+        with contextlib.suppress(OSError, EarlyEnd):
+            return self.ask(daemon)
+
+    def check_cut(self, client):
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(client.recv(1), b"")
+        client.close()
 
     def test_no_port_left(self):
         (_, first), (_, second) = self.redis(), self.redis()
@@ -408,5 +604,5 @@ class Machine(FaultTest):
 
 
 if __name__ == "__main__":
-    enter_namespace("ip", "nft", "ss")
+    enter_namespace("hping3", "ip", "nft", "nsenter", "ss", "tc")
     main()
