@@ -17,7 +17,8 @@ from harness import (  # noqa: E402
 
 PACKAGES = {  # program: Debian package
     "curl": "curl", "haproxy": "haproxy", "nginx": "nginx", "redis-benchmark": "redis-tools",
-    "redis-cli": "redis-tools", "redis-server": "redis-server", "wrk": "wrk",
+    "redis-cli": "redis-tools", "redis-server": "redis-server", "rsync": "rsync", "ss": "iproute2",
+    "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server", "wrk": "wrk",
 }
 
 NGINX_CONFIG = """
@@ -29,6 +30,7 @@ error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
+  keepalive_requests 1000000;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
