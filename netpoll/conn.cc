@@ -251,11 +251,12 @@ IoResult Conn::Writer::ShutdownWrite() {
 
 // --- Connecting.
 
-IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline) {
+IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline,
+                       const ConnectOptions& options) {
   const internal::Socket::Hold hold(socket_, Direction::kWrite);
   if (!hold) return kIsClosed;
   socket_.SetDeadlineHeld(Direction::kWrite, deadline);
-  const IoResult result = ConnectHeld(to, deadline);
+  const IoResult result = ConnectHeld(to, deadline, options);
   socket_.SetDeadlineHeld(Direction::kWrite, sched::kNever);
   return result;
 }
@@ -277,7 +278,8 @@ void Conn::GiveTurn() {
       [this] { internal::PollDesc::Wake(socket_.desc()->slot(Direction::kWrite).Notify()); });
 }
 
-IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline) {
+IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline,
+                           const ConnectOptions& options) {
   const Kernel& kernel = socket_.kernel();
   const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return IoResult::FromErrno(-fd);
@@ -286,6 +288,9 @@ IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline) {
   if (is_tcp_) {
     const int on = 1;
     (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (const int error = SetConnectOptions(kernel, fd, options); error < 0) {
+      return IoResult::FromErrno(-error);
+    }
   }
   int started = kernel.Connect(fd, to.data(), to.size());
   while (started == -EAGAIN) {

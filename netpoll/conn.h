@@ -23,6 +23,7 @@
 #include "netpoll/internal/socket.h"
 #include "netpoll/io_result.h"
 #include "netpoll/pipe.h"
+#include "netpoll/socket_options.h"
 #include "sched/clock.h"
 
 namespace netpoll {
@@ -50,9 +51,11 @@ class Conn {
   void MoveToThisWorker(Poller& poller) { socket_.MoveToThisWorker(poller); }
 
   // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(),
-  // kReset or kError with the errno (ECONNREFUSED is kError). After an error, but not kClosed,
-  // Connect may be tried again.
-  IoResult Connect(const Endpoint& to, sched::Deadline deadline);
+  // kReset or kError with the errno (ECONNREFUSED is kError; EADDRNOTAVAIL: options.source has no
+  // free port for `to`, or is no address of this machine any more). After an error, but not
+  // kClosed, Connect may be tried again. `options` mean nothing to a Unix socket.
+  IoResult Connect(const Endpoint& to, sched::Deadline deadline,
+                   const ConnectOptions& options = ConnectOptions());
   // Not connected: blocks until GiveTurn() (kOk), `deadline` (kTimeout) or Close() (kClosed). For
   // those that have to wait before they may connect. A turn given before is not lost.
   IoResult AwaitTurn(sched::Deadline deadline);
@@ -212,7 +215,7 @@ class Conn {
   void LookWhereItRuns();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);
-  IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline);
+  IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline, const ConnectOptions& options);
   bool NoMoreEdges() const;
   bool CanSplice() const;
   int64_t BytesIn(unsigned long queue);

@@ -783,6 +783,27 @@ TEST_P(ConnTest, ConnectReachesAListener) {
   }
 }
 
+TEST_P(ConnTest, ConnectsFromItsSource) {
+  const RawSocket listener = RawSocket::Listen(Endpoint::Parse("127.0.0.1:0").value());
+  const ConnectOptions options = {.source = Endpoint::ParseAddress("127.0.0.2").value()};
+  Conn& conn = NewConn(0);
+  On(Elsewhere(), [&] {
+    EXPECT_TRUE(conn.Connect(listener.local(), Now() + kAtOnce, options).ok());
+    EXPECT_EQ(conn.local().AddressToString(), "127.0.0.2");
+  });
+}
+
+TEST_P(ConnTest, ARefusedOptionFailsTheConnect) {
+  const RawSocket listener = RawSocket::Listen(Endpoint::Parse("127.0.0.1:0").value());
+  Conn& conn = NewConn(0);
+  On(Elsewhere(), [&] {
+    const ConnectOptions options = {.socket = {.congestion = "none_such"}};
+    EXPECT_EQ(conn.Connect(listener.local(), Now() + kAtOnce, options).os_error, ENOENT);
+    const ConnectOptions lost = {.source = Endpoint::ParseAddress("192.0.2.1").value()};
+    EXPECT_EQ(conn.Connect(listener.local(), Now() + kAtOnce, lost).os_error, EADDRNOTAVAIL);
+  });
+}
+
 TEST_P(ConnTest, ARefusedConnectSaysSoAndCanBeTriedAgain) {
   const RefusingAddress nobody;
   RawSocket listener = RawSocket::Listen(Endpoint::Parse("127.0.0.1:0").value());

@@ -190,6 +190,20 @@ absl::StatusOr<Endpoint> Endpoint::ParseInet6(std::string_view text, std::string
   return FromInet6(address, scope_id, port);
 }
 
+absl::StatusOr<Endpoint> Endpoint::ParseInet(std::string_view text, std::string_view host,
+                                             uint16_t port) {
+  in_addr address;
+  if (inet_pton(AF_INET, std::string(host).c_str(), &address) != 1) {
+    return Invalid(text, "not a numeric address");
+  }
+  return FromInet(address, port);
+}
+
+absl::StatusOr<Endpoint> Endpoint::ParseAddress(std::string_view text) {
+  if (text.empty()) return Invalid(text, "address is empty");
+  return text.find(':') == text.npos ? ParseInet(text, text, 0) : ParseInet6(text, text, 0);
+}
+
 absl::StatusOr<Endpoint> Endpoint::Parse(std::string_view text) {
   if (IsUnix(text)) return ParseUnix(text, text.substr(kUnixPrefix.size()));
 
@@ -201,11 +215,7 @@ absl::StatusOr<Endpoint> Endpoint::Parse(std::string_view text) {
     any.dual_stack_ = true;
     return any;
   }
-  in_addr address;
-  if (inet_pton(AF_INET, std::string(parts->host).c_str(), &address) != 1) {
-    return Invalid(text, "not a numeric address");
-  }
-  return FromInet(address, parts->port);
+  return ParseInet(text, parts->host, parts->port);
 }
 
 absl::StatusOr<std::vector<Endpoint>> Endpoint::Resolve(std::string_view host_port) {
@@ -320,26 +330,30 @@ std::string Endpoint::UnixToString() const {
   return std::string(kUnixPrefix) + Printable(path);
 }
 
+std::string Endpoint::AddressToString() const {
+  if (family() == AF_INET) {
+    char text[INET_ADDRSTRLEN] = "";
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&address_)->sin_addr, text,
+              sizeof(text));
+    return text;
+  }
+  const auto* in6 = reinterpret_cast<const sockaddr_in6*>(&address_);
+  char text[INET6_ADDRSTRLEN] = "";
+  inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+  if (in6->sin6_scope_id == 0) return text;
+  char name[IF_NAMESIZE] = "";
+  const bool has_name = if_indextoname(in6->sin6_scope_id, name) != nullptr;
+  return std::string(text) + "%" + (has_name ? name : std::to_string(in6->sin6_scope_id));
+}
+
 std::string Endpoint::ToString() const {
   const std::string port_text = ":" + std::to_string(port());
   if (dual_stack_) return port_text;
   switch (family()) {
-    case AF_INET: {
-      char text[INET_ADDRSTRLEN] = "";
-      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&address_)->sin_addr, text,
-                sizeof(text));
-      return text + port_text;
-    }
-    case AF_INET6: {
-      const auto* in6 = reinterpret_cast<const sockaddr_in6*>(&address_);
-      char text[INET6_ADDRSTRLEN] = "";
-      inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
-      if (in6->sin6_scope_id == 0) return "[" + std::string(text) + "]" + port_text;
-      char name[IF_NAMESIZE] = "";
-      const bool has_name = if_indextoname(in6->sin6_scope_id, name) != nullptr;
-      const std::string scope = has_name ? name : std::to_string(in6->sin6_scope_id);
-      return "[" + std::string(text) + "%" + scope + "]" + port_text;
-    }
+    case AF_INET:
+      return AddressToString() + port_text;
+    case AF_INET6:
+      return "[" + AddressToString() + "]" + port_text;
     case AF_UNIX:
       return UnixToString();
     default:

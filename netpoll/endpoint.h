@@ -36,6 +36,9 @@ class Endpoint {
   // ("127.0.0.1:99999: port must be 0-65535").
   static absl::StatusOr<Endpoint> Parse(std::string_view text);
 
+  // Reads an address alone, 127.0.0.1, ::1 or fe80::1%eth0; the port is 0. Likewise.
+  static absl::StatusOr<Endpoint> ParseAddress(std::string_view text);
+
   // What Parse() reads, or a host name and a port: every address of that name, at least one, in the
   // order in which RFC 6724 prefers them. BLOCKS THE THREAD, for many seconds when a name server is
   // silent: never on a worker. Errors: kInvalidArgument for bad text, kNotFound
@@ -55,6 +58,9 @@ class Endpoint {
   // The text from which Parse() makes this endpoint. Control characters, which only a peer's Unix
   // address can hold, are printed as \xNN, so that no peer can forge a line of a log.
   std::string ToString() const;
+  // Of an IPv4 or IPv6 address, without the port: what ParseAddress() reads. REQUIRES: such a
+  // family.
+  std::string AddressToString() const;
 
   int family() const { return address_.ss_family; }
   uint16_t port() const;  // 0 for a Unix socket
@@ -79,6 +85,8 @@ class Endpoint {
   static Endpoint FromInet6(const in6_addr& address, uint32_t scope_id, uint16_t port);
   static Endpoint FromUnix(std::string_view sun_path);
   static absl::StatusOr<Endpoint> ParseUnix(std::string_view text, std::string_view path);
+  static absl::StatusOr<Endpoint> ParseInet(std::string_view text, std::string_view host,
+                                            uint16_t port);
   static absl::StatusOr<Endpoint> ParseInet6(std::string_view text, std::string_view host,
                                              uint16_t port);
 

@@ -159,6 +159,20 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"unix:/" + std::string(107, 'p'),
                 "unix:/" + std::string(107, 'p') + ": path is longer than 107 bytes"}));
 
+TEST(EndpointTest, AnAddressAloneHasPortZero) {
+  for (const char* text : {"127.0.0.1", "::1", "2001:db8::1"}) {
+    const absl::StatusOr<Endpoint> address = Endpoint::ParseAddress(text);
+    ASSERT_TRUE(address.ok()) << address.status();
+    EXPECT_EQ(address->port(), 0);
+    EXPECT_EQ(address->AddressToString(), text);
+  }
+  EXPECT_EQ(Endpoint::ParseAddress("fe80::1%lo")->AddressToString(), "fe80::1%lo");
+  for (const char* text :
+       {"", "127.0.0.1:80", "[::1]", "127.1", "localhost", "unix:/a", "::1%lo"}) {
+    EXPECT_FALSE(Endpoint::ParseAddress(text).ok()) << text;
+  }
+}
+
 TEST(EndpointTest, NumericFormsOfOldAreRefused) {
   for (const std::string_view text : {"127.1:80", "1:80", "0x7f000001:80", "127.0.0.01:80",
                                       "1.2.3.4.5:80", "256.0.0.1:80", "a.b.0x7f:80"}) {

@@ -23,10 +23,6 @@ absl::Status Failed(const Endpoint& at, int error) {
   return absl::ErrnoToStatus(error, at.ToString());
 }
 
-int SecondsOf(sched::Duration span) {
-  return static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(span).count());
-}
-
 // A descriptor that closes itself unless released.
 class OwnedFd {
  public:
@@ -43,29 +39,44 @@ class OwnedFd {
   int fd_;
 };
 
-// Set on the listening socket; accepted ones inherit it, which saves their system calls.
-void SetInherited(const Kernel& kernel, int fd, const ListenOptions& options) {
+absl::Status SetListenOption(const Kernel& kernel, int fd, const char* option, int name,
+                             int value) {
+  const int error = kernel.SetSockOpt(fd, IPPROTO_TCP, name, &value, sizeof value);
+  if (error == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(-error, std::string(option) + "=" + std::to_string(value));
+}
+
+// Accepted connections inherit most of them, which saves their system calls.
+absl::Status SetListenOptions(const Kernel& kernel, int fd, const ListenOptions& options) {
   if (options.nodelay) {
     (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_NODELAY, &kOn, sizeof kOn);
   }
-  if (const int idle = SecondsOf(options.keepalive_idle); idle > 0) {
-    const int interval = SecondsOf(options.keepalive_interval);
-    (void)kernel.SetSockOpt(fd, SOL_SOCKET, SO_KEEPALIVE, &kOn, sizeof kOn);
-    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    (void)kernel.SetSockOpt(fd, IPPROTO_TCP, TCP_KEEPCNT, &options.keepalive_count,
-                            sizeof options.keepalive_count);
+  absl::Status status = CheckSocketOptions(kernel, fd, options.socket);
+  if (status.ok() && options.fastopen > 0) {
+    status = SetListenOption(kernel, fd, "fastopen", TCP_FASTOPEN, options.fastopen);
   }
+  const auto seconds = options.defer_accept / std::chrono::seconds(1);
+  if (status.ok() && seconds > 0) {
+    status =
+        SetListenOption(kernel, fd, "defer_accept", TCP_DEFER_ACCEPT, static_cast<int>(seconds));
+  }
+  return status;
 }
 
+struct SocketKind {
+  bool shares_port = false;
+  bool mptcp = false;
+};
+
 // A bound socket, or -errno.
-int OpenAndBind(const Kernel& kernel, const Endpoint& at, bool share) {
-  OwnedFd fd(kernel, kernel.Socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+int OpenAndBind(const Kernel& kernel, const Endpoint& at, const SocketKind& kind) {
+  OwnedFd fd(kernel, kernel.Socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                                   kind.mptcp ? IPPROTO_MPTCP : 0));
   if (fd.get() < 0) return fd.Release();
   if (!at.is_unix()) {
     (void)kernel.SetSockOpt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &kOn, sizeof kOn);
   }
-  if (share) {
+  if (kind.shares_port) {
     const int set = kernel.SetSockOpt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &kOn, sizeof kOn);
     if (set < 0) return set;
   }
@@ -105,33 +116,48 @@ bool IsStale(const Kernel& kernel, const Endpoint& at) {
 }
 
 int BindUnix(const Kernel& kernel, const Endpoint& at) {
-  const int fd = OpenAndBind(kernel, at, /*share=*/false);
+  const int fd = OpenAndBind(kernel, at, SocketKind());
   const char* const path = UnixPath(at);
   if (fd != -EADDRINUSE || path == nullptr) return fd;
   if (IsOtherFile(kernel, path)) return -EEXIST;
   if (!IsStale(kernel, at)) return fd;
   (void)kernel.Unlink(path);
-  return OpenAndBind(kernel, at, /*share=*/false);
+  return OpenAndBind(kernel, at, SocketKind());
 }
 
 // Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without
 // it.
-int Probe(const Kernel& kernel, const Endpoint& at) {
+int Probe(const Kernel& kernel, const Endpoint& at, bool mptcp) {
   if (at.asks_for_port()) return 0;
-  const OwnedFd probe(kernel, OpenAndBind(kernel, at, /*share=*/false));
+  const OwnedFd probe(kernel, OpenAndBind(kernel, at, {.mptcp = mptcp}));
   return probe.get() < 0 ? probe.get() : 0;
+}
+
+absl::Status FailedToOpen(const Endpoint& at, int error, const ListenOptions& options) {
+  if (options.mptcp && (error == ENOPROTOOPT || error == EPROTONOSUPPORT)) {
+    return absl::FailedPreconditionError(
+        at.ToString() + ": mptcp=true: the kernel has none, or net.mptcp.enabled is 0");
+  }
+  return Failed(at, error);
 }
 
 absl::StatusOr<std::vector<BoundSocket>> BindAll(const Kernel& kernel, Endpoint at, int count,
                                                  const ListenOptions& options) {
   if (!at.is_unix()) {
-    if (const int error = Probe(kernel, at); error < 0) return Failed(at, -error);
+    const int error = Probe(kernel, at, options.mptcp);
+    if (error < 0) return FailedToOpen(at, -error, options);
   }
+  const SocketKind kind = {.shares_port = count > 1, .mptcp = options.mptcp};
   std::vector<OwnedFd> fds;
   for (int i = 0; i < (at.is_unix() ? 1 : count); ++i) {
-    OwnedFd fd(kernel, at.is_unix() ? BindUnix(kernel, at) : OpenAndBind(kernel, at, count > 1));
-    if (fd.get() < 0) return Failed(at, -fd.get());
-    SetInherited(kernel, fd.get(), options);
+    OwnedFd fd(kernel, at.is_unix() ? BindUnix(kernel, at) : OpenAndBind(kernel, at, kind));
+    if (fd.get() < 0) return FailedToOpen(at, -fd.get(), options);
+    if (!at.is_unix()) {
+      const absl::Status set = SetListenOptions(kernel, fd.get(), options);
+      if (!set.ok()) {
+        return absl::Status(set.code(), at.ToString() + ": " + std::string(set.message()));
+      }
+    }
     if (const int error = kernel.Listen(fd.get(), options.backlog); error < 0) {
       return Failed(at, -error);
     }

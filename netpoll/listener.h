@@ -15,6 +15,7 @@
 #include "netpoll/endpoint.h"
 #include "netpoll/internal/socket.h"
 #include "netpoll/io_result.h"
+#include "netpoll/socket_options.h"
 #include "sched/clock.h"
 
 namespace netpoll {
@@ -24,13 +25,18 @@ class Poller;
 struct ListenOptions {
   // Connections the kernel completes and queues per socket; it cuts this to net.core.somaxconn.
   int backlog = 4096;
-  // Keepalive of the accepted connections: silent for so long, then a probe every `interval`, dead
-  // after `count` unanswered ones. 0: off. In whole seconds.
-  sched::Duration keepalive_idle = std::chrono::seconds(60);
-  sched::Duration keepalive_interval = std::chrono::seconds(15);
-  int keepalive_count = 4;
   // TCP_NODELAY on the accepted connections.
   bool nodelay = true;
+  // Clients that have connected before may send their first bytes with the first packet (TCP Fast
+  // Open); so many may be queued before their addresses are proved. 0: none.
+  int fastopen = 0;
+  // A client is accepted when its first bytes are there, or after about so long. Whole seconds;
+  // 0: at once.
+  sched::Duration defer_accept{0};
+  // Clients may use Multipath TCP.
+  bool mptcp = false;
+  // Of the accepted connections.
+  SocketOptions socket{.keepalive_idle = std::chrono::seconds(60)};
 };
 
 // A bound and listening socket that belongs to nobody yet: made on any thread at start-up, then
@@ -43,9 +49,10 @@ struct BoundSocket {
 
 // Binds `count` sockets to one address, among which the kernel spreads connections (SO_REUSEPORT);
 // one where that is not possible (Unix). Fails if anybody else listens there, another Parkway too.
-// A Unix socket left behind by a process that is gone is replaced, any other file is not. Errors
-// begin with the address: "127.0.0.1:80: Permission denied". The caller closes what it does not
-// give to a Listener (CloseBound).
+// A Unix socket left behind by a process that is gone is replaced, any other file is not; to it
+// only the backlog matters. Errors begin with the address: "127.0.0.1:80: Permission denied", and
+// name the option if one was refused. The caller closes what it does not give to a Listener
+// (CloseBound).
 absl::StatusOr<std::vector<BoundSocket>> Bind(const Kernel& kernel, const Endpoint& at, int count,
                                               const ListenOptions& options);
 // Closes, and removes the path of a Unix socket.

@@ -19,12 +19,12 @@ namespace {
 netpoll::ListenOptions ListenOptionsOf(const Route& route) {
   netpoll::ListenOptions options;
   options.backlog = route.options.backlog;
-  options.keepalive_idle = route.options.keepalive_idle;
+  options.socket.keepalive_idle = route.options.keepalive_idle;
   return options;
 }
 
 bool IsSame(const netpoll::ListenOptions& a, const netpoll::ListenOptions& b) {
-  return a.backlog == b.backlog && a.keepalive_idle == b.keepalive_idle;
+  return a.backlog == b.backlog && a.socket.keepalive_idle == b.socket.keepalive_idle;
 }
 
 // What a reload can not change. Flags, one "--name=value" each.

@@ -60,6 +60,9 @@ struct SimKernel::SocketFile final : File {
   std::unique_ptr<TcpListener> listener;
   int port = 0;
   bool shares_port = false;
+  bool takes_port_late = false;  // IP_BIND_ADDRESS_NO_PORT
+  uint32_t source = 0;           // the address it was bound to for a connect
+  int remote_port = 0;           // to which it connected
   bool linger_zero = false;
 };
 
@@ -144,6 +147,10 @@ int SimKernel::Bind(int fd, const sockaddr* address, socklen_t) {
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   int port = PortOf(address);
+  if (port == 0 && socket->takes_port_late) {
+    socket->source = reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr;
+    return 0;
+  }
   const auto taken = [&](bool also_shared) {
     return std::any_of(files_.begin(), files_.end(), [&](const auto& file) {
       auto* const other = dynamic_cast<SocketFile*>(file.get());
@@ -192,13 +199,24 @@ int SimKernel::Accept4(int fd, sockaddr* address, socklen_t* size, int) {
   return number;
 }
 
+bool SimKernel::HasPort(uint32_t source, int remote_port) const {
+  if (options_.ports == 0) return true;
+  const auto used = std::count_if(files_.begin(), files_.end(), [&](const auto& file) {
+    const auto* const socket = dynamic_cast<const SocketFile*>(file.get());
+    return socket != nullptr && socket->source == source && socket->remote_port == remote_port;
+  });
+  return used < options_.ports;
+}
+
 int SimKernel::Connect(int fd, const sockaddr* address, socklen_t) {
   host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   if (socket->end != nullptr) return -EALREADY;
   if (options_.connect_error != 0) return -options_.connect_error;
-  socket->end = network_.Connect(PortOf(address));
+  if (!HasPort(socket->source, PortOf(address))) return -EADDRNOTAVAIL;
+  socket->remote_port = PortOf(address);
+  socket->end = network_.Connect(socket->remote_port);
   socket->end->on_change = [this, socket](uint32_t events) { Changed(*socket, events); };
   return -EINPROGRESS;
 }
@@ -361,6 +379,7 @@ int SimKernel::SetSockOpt(int fd, int level, int name, const void* value, sockle
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   if (level == SOL_SOCKET && name == SO_REUSEPORT) socket->shares_port = true;
+  if (level == IPPROTO_IP && name == IP_BIND_ADDRESS_NO_PORT) socket->takes_port_late = true;
   if (level == SOL_SOCKET && name == SO_LINGER) {
     const auto* const how = static_cast<const linger*>(value);
     socket->linger_zero = how->l_onoff != 0 && how->l_linger == 0;

@@ -24,6 +24,7 @@ class SimKernel final : public KernelCalls {
   struct Options {
     int descriptors = 20000;  // RLIMIT_NOFILE
     int connect_error = 0;    // what every connect fails with at once
+    int ports = 0;            // that each source address has for each port; 0: no end of them
     // Chances in 1024.
     int interrupted_chance = 0;            // a call that may block returns -EINTR
     int spurious_event_chance = 0;         // a wait also reports a socket where nothing changed
@@ -85,6 +86,7 @@ class SimKernel final : public KernelCalls {
   int Install(std::unique_ptr<File> file);
   int EnterBlocking();  // at the start of a call: others may run; -EINTR now and then
   int Shortage();
+  bool HasPort(uint32_t source, int remote_port) const;
   void HoldPoll();
   void Changed(File& file, uint32_t events);
   void MakeReady(Watch& watch);

@@ -83,6 +83,21 @@ class Teller {
     kernel_.Close(nothing);
   }
 
+  // As for a connect: the port is chosen then.
+  void BindWithoutPort() {
+    const int fd = NewSocket();
+    const int on = 1;
+    Say("set: " +
+        Value(kernel_.SetSockOpt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on)));
+    sockaddr_in name = address_;
+    name.sin_port = 0;
+    Say("bind: " + Value(kernel_.Bind(fd, AsSockaddr(name), sizeof name)));
+    socklen_t size = sizeof name;
+    EXPECT_EQ(kernel_.GetSockName(fd, AsSockaddr(name), &size), 0);
+    Say(name.sin_port == 0 ? "no port" : "a port");
+    kernel_.Close(fd);
+  }
+
   // What holds now.
   void State(int fd) { Say("holds: " + EventNames(Holds(fd))); }
   // Edges since Watch or the last Edges.
@@ -503,6 +518,7 @@ constexpr Case kCases[] = {
        t.Empty(t.b);
        t.Receive(t.b);
      }},
+    {"AConnectsSourceIsBoundWithoutAPort", [](Teller& t) { t.BindWithoutPort(); }},
     {"NothingNewNoEdge",
      [](Teller& t) {
        t.Watch(t.a);
