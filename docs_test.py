@@ -195,8 +195,10 @@ class Routes(programs_test.ProgramTest):
     @runs(r"parkway --check --route='redis listen=:6379 to=10.0.0.1:6379,10.0.0.2:6379@backup health=tcp "
           r"health_send=PING\r\n health_expect=+PONG on_down=close'",
           "parkway --check --route='web listen=:80 to=10.0.0.3:8080,10.0.0.4:8080 balance=leastconn "
-          "health=http health_port=8081 health_path=/healthz slow_start=30s'")
-    def test_health(self, *lines):
+          "health=http health_port=8081 health_path=/healthz slow_start=30s'",
+          "parkway --check --route='db listen=:5432 to=10.0.0.1:5432,10.0.0.2:5432 "
+          "source=10.0.0.8,10.0.0.9 user_timeout=30s backend_keepalive_idle=60s'")
+    def test_options_of_a_route(self, *lines):
         for line in lines:
             done = run_parkway(*shlex.split(line)[1:])
             self.assertEqual((done.returncode, done.stderr), (0, ""), line)

@@ -174,12 +174,66 @@ DEFINE_string(slow_start, "0",
               "How long one that came up takes to its share; 0 none. "
               "A duration, 0 or 100ms to 1h, in ten equal steps. For backends that fill a cache "
               "first. Raising it keeps the others busier for longer.");
+DEFINE_string(
+    source, "",
+    "Addresses to connect to backends from, in turn. "
+    "Up to 256 IP addresses of this machine, separated by commas; without any, the "
+    "kernel chooses one. For firewalls that know the proxy by its address, and for many "
+    "connections to few backends: an address has as many to each backend as "
+    "net.ipv4.ip_local_port_range has ports, 28232 by default, and one that has none left "
+    "is passed over (no_source_port when all are). Costs two system calls per "
+    "connection.");
 DEFINE_string(keepalive_idle, "60s",
               "Silence before TCP keepalive probes the client; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "
               "times of common firewalls. Raising it finds dead clients later; lowering it sends "
-              "more packets on idle connections. Backends are not probed: --idle_timeout ends the "
-              "sessions of one that has vanished.");
+              "more packets on idle connections.");
+DEFINE_string(backend_keepalive_idle, "0",
+              "Silence before TCP keepalive probes the backend; 0 never. "
+              "A duration in whole seconds, 0 or 1s to 32767s. Off, since --idle_timeout ends the "
+              "sessions of a backend that has vanished; set it where firewalls forget silent "
+              "connections sooner. Costs four system calls per connection, and packets on idle "
+              "ones.");
+DEFINE_string(user_timeout, "0",
+              "Ends a connection whose bytes nobody acknowledges; 0 kernel's. "
+              "A duration in whole milliseconds, 0 or 1ms to 24h, of clients and backends "
+              "(TCP_USER_TIMEOUT). The kernel alone gives up after about 15 minutes of "
+              "retransmissions. Also bounds unanswered keepalive probes. Lowering it finds dead "
+              "peers sooner, and takes a slow network for one.");
+DEFINE_string(congestion, "",
+              "Congestion control of clients and backends. "
+              "One of net.ipv4.tcp_available_congestion_control, such as bbr or cubic; without it, "
+              "the kernel's default.");
+DEFINE_int64(mark, 0,
+             "Mark of the packets to clients and backends; 0 none. "
+             "0 to 4294967295, for rules of routing and of packet filters (SO_MARK). Needs "
+             "CAP_NET_ADMIN.");
+DEFINE_string(
+    rcvbuf, "0",
+    "Receive buffer of each connection; 0 the kernel sizes it. "
+    "A size, 0 or 4KiB to 256MiB, at most net.core.rmem_max. 0 lets it grow as the "
+    "connection needs (net.ipv4.tcp_rmem), which is best for almost all. Setting it costs "
+    "that much kernel memory per slow receiver.");
+DEFINE_string(sndbuf, "0",
+              "Send buffer of each connection; 0 the kernel sizes it. "
+              "As rcvbuf, with net.core.wmem_max and net.ipv4.tcp_wmem.");
+DEFINE_int32(
+    fastopen, 0,
+    "Clients that may be queued by TCP Fast Open; 0 off. "
+    "A count per listening socket, 0 to 1000000. Clients that come again send their "
+    "request with the first packet, a round trip sooner. Needs 2 in net.ipv4.tcp_fastopen. "
+    "A packet that the network doubles may bring a request twice, so only where that does "
+    "no harm. Raising it admits more clients whose address is not proved.");
+DEFINE_string(
+    defer_accept, "0",
+    "Accepts clients when they have sent something; 0 at once. "
+    "A duration in whole seconds, 0 or 1s to 1h, after about which they are accepted "
+    "nevertheless. Keeps those that only connect out of the daemon. Not where the backend "
+    "speaks first: its clients would wait that long.");
+DEFINE_bool(mptcp, false,
+            "Accepts Multipath TCP. "
+            "true or false. Clients may use several paths at once; others are served as ever. "
+            "Needs net.mptcp.enabled, and goes not with user_timeout.");
 DEFINE_string(buffer_memory, "64MiB",
               "Bound of the memory for bytes on their way, all together. "
               "A size, 64KiB to 1TiB: what slow receivers have not taken yet; idle connections "
@@ -337,7 +391,9 @@ constexpr KnownFlag kCommandLineFlags[] = {
 
 bool IsBool(const Flag& flag) {
   const auto* const field = std::get_if<Field<Config>>(&flag.sets);
-  return field != nullptr && std::holds_alternative<BoolField<Config>>(*field);
+  if (field != nullptr) return std::holds_alternative<BoolField<Config>>(*field);
+  const auto* const option = std::get_if<Field<RouteOptions>>(&flag.sets);
+  return option != nullptr && std::holds_alternative<BoolField<RouteOptions>>(*option);
 }
 
 std::vector<KnownFlag> KnownFlags() {
@@ -370,6 +426,7 @@ class RouteReader {
                              std::vector<Part>& parts) const;
   absl::Status ReadSource(const RouteSource& source);
   absl::Status ReadFile(const FlagSetting& file);
+  absl::Status CheckSource() const;
   std::vector<size_t> Given(std::string_view name) const;
 
   const std::vector<FlagSetting>& settings_;
@@ -395,7 +452,17 @@ absl::Status RouteReader::Read() {
     if (status.ok() && setting.name == "route") status = ReadSource(RouteSource(setting));
     if (status.ok() && setting.name == "routes_file") status = ReadFile(setting);
   }
-  return status.ok() ? CheckRoutes(routes_) : status;
+  if (status.ok()) status = CheckRoutes(routes_);
+  return status.ok() ? CheckSource() : status;
+}
+
+// As in a route, an address that no backend fits is a mistake.
+absl::Status RouteReader::CheckSource() const {
+  const std::vector<size_t> given = Given("source");
+  std::vector<const Route*> routes;
+  for (const ParsedRoute& parsed : routes_) routes.push_back(&parsed.route);
+  const std::string unfit = UnfitSource(defaults_.source, routes);
+  return unfit.empty() ? absl::OkStatus() : settings_[given.back()].Error(unfit);
 }
 
 // What --mode, --listen and --backend make: a route whose parts stand at flags.

@@ -25,6 +25,8 @@ const char* ToString(EndReason reason) {
       return "connect_timeout";
     case EndReason::kConnectFailed:
       return "connect_failed";
+    case EndReason::kNoSourcePort:
+      return "no_source_port";
     case EndReason::kNoRoute:
       return "no_route";
     case EndReason::kNoBackend:

@@ -20,6 +20,7 @@ enum class EndReason : uint8_t {
   kConnectRefused,    // the backend tried last refuses connections
   kConnectTimeout,    // it did not answer within connect_timeout
   kConnectFailed,     // it could not be connected to for another reason
+  kNoSourcePort,      // this machine had no free port for the backend tried last
   kNoRoute,           // no route of its listener serves the client
   kNoBackend,         // no backend is up
   kQueueFull,         // all backends had their most sessions, and max_queue others waited
@@ -28,7 +29,7 @@ enum class EndReason : uint8_t {
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 17;
+inline constexpr int kEndReasons = 18;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

@@ -19,16 +19,55 @@ std::optional<int> HexDigit(char c) {
 constexpr std::string_view kEscapes = "rnts\\";
 constexpr std::string_view kEscaped = "\r\n\t \\";
 
+absl::StatusOr<netpoll::Endpoint> ParseOneAddress(std::string_view text) {
+  absl::StatusOr<netpoll::Endpoint> address = netpoll::Endpoint::ParseAddress(text);
+  if (!address.ok() && netpoll::Endpoint::Parse(text).ok()) {
+    return absl::InvalidArgumentError(std::string(text) + ": an IP address without a port");
+  }
+  if (address.ok() && address->is_any()) {
+    return absl::InvalidArgumentError(std::string(text) + ": an address of this machine, not all");
+  }
+  return address;
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max, bool or_zero) {
   const bool is_number = !text.empty() && text.find_first_not_of("0123456789") == text.npos;
-  // A bound has at most 9 digits, so that 18 neither overflow nor fit.
+  // A bound has at most 10 digits, so that 18 neither overflow nor fit.
   const int64_t number = is_number && text.size() <= 18 ? std::stoll(std::string(text)) : -1;
   if ((number >= min && number <= max) || (or_zero && number == 0)) return number;
   return absl::InvalidArgumentError("must be " + std::string(or_zero ? "0 or " : "") +
                                     "a whole number, " + std::to_string(min) + " to " +
                                     std::to_string(max));
+}
+
+absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max) {
+  std::vector<netpoll::Endpoint> addresses;
+  while (!text.empty()) {
+    const std::string_view part = text.substr(0, text.find(','));
+    const absl::StatusOr<netpoll::Endpoint> address = ParseOneAddress(part);
+    if (!address.ok()) return address.status();
+    if (std::find(addresses.begin(), addresses.end(), *address) != addresses.end()) {
+      return absl::InvalidArgumentError(std::string(part) + " stands there twice");
+    }
+    if (addresses.size() == max) {
+      return absl::InvalidArgumentError("more than " + std::to_string(max) + " addresses");
+    }
+    addresses.push_back(*address);
+    if (part.size() == text.size()) break;
+    text.remove_prefix(part.size() + 1);
+    if (text.empty()) return absl::InvalidArgumentError("an address is missing behind the comma");
+  }
+  return addresses;
+}
+
+std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses) {
+  std::string text;
+  for (const netpoll::Endpoint& address : addresses) {
+    text.append(text.empty() ? "" : ",").append(address.AddressToString());
+  }
+  return text;
 }
 
 absl::StatusOr<std::string> ParseBytes(std::string_view text) {

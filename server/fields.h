@@ -14,9 +14,11 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "netpoll/endpoint.h"
 #include "server/units.h"
 
 namespace parkway {
@@ -67,10 +69,16 @@ struct SizeField {
   bool or_zero = false;
   size_t step = 1;
 };
+// IP addresses without a port, separated by commas; empty: none.
 template <class Owner>
-using Field =
-    std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
-                 DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>, TextField<Owner>>;
+struct AddressesField {
+  std::vector<netpoll::Endpoint> Owner::*field;
+  size_t max;
+};
+template <class Owner>
+using Field = std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
+                           DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>,
+                           TextField<Owner>, AddressesField<Owner>>;
 
 // A setting of `Owner`: a flag, or a key of a route.
 template <class Owner>
@@ -78,11 +86,18 @@ struct Setting {
   std::string_view name;
   std::string_view placeholder;  // of the value, in --help
   Field<Owner> field;
+  // It is one of a listening socket, which all routes that share it have to agree on.
+  bool at_listener = false;
 };
 
 // A whole number without sign. The error says the bounds.
 absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max,
                                    bool or_zero = false);
+
+// Each once. The error names the one that is wrong.
+absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max);
+// The text from which ParseAddresses makes them.
+std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses);
 
 // Any bytes: \r \n \t \s (a blank) \\ \xHH, and printable ASCII for itself.
 absl::StatusOr<std::string> ParseBytes(std::string_view text);
@@ -162,6 +177,14 @@ absl::Status Set(const TextField<Owner>& text, std::string_view value, Owner& ow
 }
 
 template <class Owner>
+absl::Status Set(const AddressesField<Owner>& list, std::string_view value, Owner& owner) {
+  absl::StatusOr<std::vector<netpoll::Endpoint>> addresses = ParseAddresses(value, list.max);
+  if (!addresses.ok()) return addresses.status();
+  owner.*list.field = *std::move(addresses);
+  return absl::OkStatus();
+}
+
+template <class Owner>
 std::string Get(const BoolField<Owner>& flag, const Owner& owner) {
   return owner.*flag.field ? "true" : "false";
 }
@@ -184,6 +207,10 @@ std::string Get(const ChoiceField<Owner>& choice, const Owner& owner) {
 template <class Owner>
 std::string Get(const TextField<Owner>& text, const Owner& owner) {
   return FormatBytes(owner.*text.field);
+}
+template <class Owner>
+std::string Get(const AddressesField<Owner>& list, const Owner& owner) {
+  return FormatAddresses(owner.*list.field);
 }
 
 }  // namespace internal

@@ -57,7 +57,8 @@ void HealthCheck::Run() {
     Await(conn);
     if (sched::Now() >= step_at_) StepUp();
     if (sched::Now() >= check_at_) {
-      const std::optional<std::string> problem = Probe(conn, upstream_.at(), options_);
+      const std::optional<std::string> problem =
+          Probe(conn, owner_.connector(), upstream_.at(), options_);
       if (problem.has_value()) Judge(*problem);
       check_at_ = sched::After(sched::Now(), Interval());
     }

@@ -13,6 +13,7 @@
 #include "netpoll/poller.h"
 #include "sched/clock.h"
 #include "sched/mutex.h"
+#include "server/connector.h"
 #include "server/route.h"
 #include "server/upstream.h"
 
@@ -24,6 +25,8 @@ class HealthCheck {
   class Owner {
    public:
     virtual netpoll::Poller& poller() = 0;
+    // What connects to its backends. Any thread.
+    virtual Connector& connector() = 0;
     // The upstream went down or up, or took a step of its slow start. `why`: for the operator,
     // "down: 3 connects failed, the last: Connection refused"; empty: nothing he need know. On a
     // fiber; does not block.

@@ -70,12 +70,13 @@ Answer JudgeHttp(std::string_view answer) {
   return good ? Answer::kGood : Answer::kBad;
 }
 
-std::optional<std::string> Probe(Conn& conn, const Endpoint& backend, const RouteOptions& options) {
+std::optional<std::string> Probe(Conn& conn, Connector& connector, const Endpoint& backend,
+                                 const RouteOptions& options) {
   const bool other_port = options.health_port != 0 && !backend.is_unix();
   const Endpoint at =
       other_port ? backend.WithPort(static_cast<uint16_t>(options.health_port)) : backend;
   const sched::Deadline deadline = sched::After(sched::Now(), options.health_timeout);
-  const IoResult connected = conn.Connect(at, deadline);
+  const IoResult connected = connector.Connect(conn, at, deadline);
   if (connected.is_local()) return std::nullopt;
   if (!connected.ok()) return "connect: " + connected.Reason();
   const bool http = options.health == Health::kHttp;

@@ -10,16 +10,17 @@
 
 #include "netpoll/conn.h"
 #include "netpoll/endpoint.h"
+#include "server/connector.h"
 #include "server/route.h"
 
 namespace parkway {
 
 // Checks `backend` as `options` say (health and what follows it) over `conn`, which must not be
-// connected yet, within health_timeout. Empty text: it passed; else why not, such as "connect:
-// Connection refused". Nothing: this machine had no descriptor or port for it, so that it says
-// nothing. Close() on `conn` ends it. Blocks the fiber.
-std::optional<std::string> Probe(netpoll::Conn& conn, const netpoll::Endpoint& backend,
-                                 const RouteOptions& options);
+// connected yet and which `connector` connects, within health_timeout. Empty text: it passed; else
+// why not, such as "connect: Connection refused". Nothing: this machine had no descriptor or port
+// for it, so that it says nothing. Close() on `conn` ends it. Blocks the fiber.
+std::optional<std::string> Probe(netpoll::Conn& conn, Connector& connector,
+                                 const netpoll::Endpoint& backend, const RouteOptions& options);
 
 // What an answer is worth so far.
 enum class Answer : unsigned char { kGood, kBad, kMore };

@@ -16,15 +16,12 @@
 namespace parkway {
 namespace {
 
-netpoll::ListenOptions ListenOptionsOf(const Route& route) {
-  netpoll::ListenOptions options;
-  options.backlog = route.options.backlog;
-  options.socket.keepalive_idle = route.options.keepalive_idle;
-  return options;
-}
-
-bool IsSame(const netpoll::ListenOptions& a, const netpoll::ListenOptions& b) {
-  return a.backlog == b.backlog && a.socket.keepalive_idle == b.socket.keepalive_idle;
+netpoll::ListenOptions ListenOptionsOf(const RouteOptions& options) {
+  return {.backlog = options.backlog,
+          .fastopen = options.fastopen,
+          .defer_accept = options.defer_accept,
+          .mptcp = options.mptcp,
+          .socket = SocketOptionsOf(options, options.keepalive_idle)};
 }
 
 // What a reload can not change. Flags, one "--name=value" each.
@@ -114,11 +111,10 @@ absl::Status Server::Apply(const Config& next) {
   const std::vector<Plan> plans = Plans(order);
   Frontends frontends;
   Doors doors;
-  absl::Status status;
+  absl::Status status = CheckConnects(fresh);
   for (const Plan& plan : plans) {
-    if (FrontendOf(plan) != nullptr) continue;
-    status = Open(plan, frontends, doors);
     if (!status.ok()) break;
+    if (FrontendOf(plan) == nullptr) status = Open(plan, frontends, doors);
   }
   if (status.ok()) status = CheckFibers(fresh, doors);
   if (!status.ok()) {
@@ -165,6 +161,19 @@ Server::Frontend* Server::FrontendOf(const Plan& plan) const {
   return found == frontends_.end() ? nullptr : found->get();
 }
 
+// Whether this machine grants what their connections to backends are to have.
+absl::Status Server::CheckConnects(const Routes& fresh) const {
+  for (const auto& route : fresh) {
+    const absl::Status status =
+        route->connector().Check(poller_->kernel(), route->config().backends);
+    if (status.ok()) continue;
+    const std::string title = route->Title();
+    return absl::Status(status.code(),
+                        (title.empty() ? "--" : title) + std::string(status.message()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Server::CheckFibers(const Routes& fresh, const Doors& doors) const {
   if (scheduler_ == nullptr) return absl::OkStatus();
   int64_t count = Fibers() + (1 + descriptors_per_client_) * static_cast<int64_t>(doors.size());
@@ -192,11 +201,8 @@ std::vector<Server::Plan> Server::Plans(const std::vector<ServedRoute*>& routes)
           continue;
         }
         const std::string title = route->Title();
-        plans.push_back({key,
-                         at,
-                         title.empty() ? "--listen=" : title,
-                         ListenOptionsOf(route->config()),
-                         {route}});
+        plans.push_back(
+            {key, at, title.empty() ? "--listen=" : title, route->config().options, {route}});
       }
     }
   }
@@ -210,7 +216,8 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     return absl::UnavailableError(plan.name + plan.key +
                                   ": still being closed, as an earlier reload said; try again");
   }
-  auto sockets = netpoll::Bind(poller_->kernel(), plan.at, WorkerCount(), plan.options);
+  auto sockets =
+      netpoll::Bind(poller_->kernel(), plan.at, WorkerCount(), ListenOptionsOf(plan.options));
   if (!sockets.ok()) {
     return absl::Status(sockets.status().code(),
                         plan.name + std::string(sockets.status().message()));
@@ -311,9 +318,10 @@ void Server::ReportFixed(const Config& next) {
   std::vector<ServedRoute*> routes;
   for (const auto& route : routes_) routes.push_back(route.get());
   for (const Plan& plan : Plans(routes)) {
-    if (IsSame(FrontendOf(plan)->options, plan.options)) continue;
-    Report("backlog and keepalive_idle of " + plan.at.ToString() +
-           " take effect at the next start");
+    for (const std::string_view name :
+         DifferentAtListener(FrontendOf(plan)->options, plan.options)) {
+      Report(std::string(name) + " of " + plan.at.ToString() + " takes effect at the next start");
+    }
   }
 }
 

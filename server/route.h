@@ -5,6 +5,7 @@
 #define PARKWAY_SERVER_ROUTE_H_
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -33,12 +34,10 @@ inline constexpr int kConnectRetriesMax = 15;
 // What a route may set for itself; the flag of the same name is the default, and its help gives the
 // reason and what raising it costs. Spans, 0 for none where not said otherwise.
 struct RouteOptions {
-  int backlog = 4096;
   std::chrono::nanoseconds connect_timeout = std::chrono::seconds(5);  // never 0
   std::chrono::nanoseconds idle_timeout = std::chrono::hours(1);
   std::chrono::nanoseconds half_close_timeout = std::chrono::seconds(60);
-  std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);     // 0: waits for nobody
-  std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
+  std::chrono::nanoseconds reset_linger = std::chrono::seconds(1);  // 0: waits for nobody
 
   Balance balance = Balance::kRoundRobin;
   int hash_balance_factor = 0;  // percent; 0: no bound
@@ -60,6 +59,23 @@ struct RouteOptions {
   std::string health_send{};      // of kTcp; empty: nothing
   std::string health_expect{};    // of kTcp; empty: the connect is enough
 
+  // Of listening sockets, and of what they accept.
+  int backlog = 4096;
+  int fastopen = 0;                          // clients it may queue; 0: off
+  std::chrono::nanoseconds defer_accept{0};  // whole seconds
+  bool mptcp = false;
+  std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
+  // Of connections to backends.
+  std::vector<netpoll::Endpoint> source{};  // with port 0, in turn; none: the kernel's choice
+  std::chrono::nanoseconds backend_keepalive_idle{0};  // whole seconds
+  // Of both; 0 and empty leave it to the kernel.
+  std::chrono::nanoseconds user_timeout{0};  // whole milliseconds
+  std::string congestion{};
+  int64_t mark = 0;   // a uint32_t
+  size_t rcvbuf = 0;  // bytes
+  size_t sndbuf = 0;  // bytes
+
+  // The access log.
   LogSessions log_sessions = LogSessions::kEnd;
   int log_sample = 1;  // one session of so many is logged
 

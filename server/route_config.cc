@@ -22,8 +22,10 @@ constexpr std::string_view kHealths[] = {"off", "passive", "tcp", "http"};
 constexpr std::string_view kOnDowns[] = {"keep", "close"};
 constexpr std::string_view kLogSessions[] = {"off", "end", "all"};
 
-// What a line of an HTTP request has room for.
-absl::Status CheckHttpText(std::string_view text) {
+constexpr bool kAtListener = true;
+
+// What has room in a line of an HTTP request, or may be the name of an algorithm.
+absl::Status CheckWord(std::string_view text) {
   const auto is_fit = [](char c) { return c > ' ' && c <= '~'; };
   if (std::all_of(text.begin(), text.end(), is_fit)) return absl::OkStatus();
   return absl::InvalidArgumentError("holds a blank or a control character");
@@ -31,7 +33,7 @@ absl::Status CheckHttpText(std::string_view text) {
 
 absl::Status CheckPath(std::string_view path) {
   if (!path.starts_with('/')) return absl::InvalidArgumentError("a path begins with /");
-  return CheckHttpText(path);
+  return CheckWord(path);
 }
 
 const Setting<Options> kSettings[] = {
@@ -55,17 +57,36 @@ const Setting<Options> kSettings[] = {
     {"health_fall", "COUNT", CountField<Options, int>{&Options::health_fall, 1, 100}},
     {"health_port", "PORT", CountField<Options, int>{&Options::health_port, 0, 65535}},
     {"health_path", "PATH", TextField<Options>{&Options::health_path, 1024, CheckPath}},
-    {"health_host", "HOST", TextField<Options>{&Options::health_host, 255, CheckHttpText}},
+    {"health_host", "HOST", TextField<Options>{&Options::health_host, 255, CheckWord}},
     {"health_send", "BYTES", TextField<Options>{&Options::health_send, 4096}},
     {"health_expect", "BYTES", TextField<Options>{&Options::health_expect, 4096}},
     {"all_down", "WAY", Choice<&Options::all_down, Options>(kAllDowns)},
     {"on_down", "WAY", Choice<&Options::on_down, Options>(kOnDowns)},
     {"slow_start", "DURATION",
      DurationField<Options>{&Options::slow_start, 100ms, 1h, /*or_zero=*/true}},
+    {"source", "ADDRESSES", AddressesField<Options>{&Options::source, kSourcesMax}},
     // TCP_KEEPIDLE counts in seconds and ends at 32767.
     {"keepalive_idle", "DURATION",
-     DurationField<Options>{&Options::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s}},
-    {"backlog", "COUNT", CountField<Options, int>{&Options::backlog, 1, 1'000'000}},
+     DurationField<Options>{&Options::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s},
+     kAtListener},
+    {"backend_keepalive_idle", "DURATION",
+     DurationField<Options>{&Options::backend_keepalive_idle, 1s, 32767s, /*or_zero=*/true,
+                            /*step=*/1s}},
+    {"user_timeout", "DURATION",
+     DurationField<Options>{&Options::user_timeout, 1ms, 24h, /*or_zero=*/true, /*step=*/1ms},
+     kAtListener},
+    {"congestion", "NAME", TextField<Options>{&Options::congestion, 15, CheckWord}, kAtListener},
+    {"mark", "NUMBER", CountField<Options, int64_t>{&Options::mark, 0, 4'294'967'295}, kAtListener},
+    {"rcvbuf", "SIZE", SizeField<Options>{&Options::rcvbuf, 4 << 10, 256 << 20, /*or_zero=*/true},
+     kAtListener},
+    {"sndbuf", "SIZE", SizeField<Options>{&Options::sndbuf, 4 << 10, 256 << 20, /*or_zero=*/true},
+     kAtListener},
+    {"backlog", "COUNT", CountField<Options, int>{&Options::backlog, 1, 1'000'000}, kAtListener},
+    {"fastopen", "COUNT", CountField<Options, int>{&Options::fastopen, 0, 1'000'000}, kAtListener},
+    {"defer_accept", "DURATION",
+     DurationField<Options>{&Options::defer_accept, 1s, 1h, /*or_zero=*/true, /*step=*/1s},
+     kAtListener},
+    {"mptcp", "", BoolField<Options>{&Options::mptcp}, kAtListener},
     {"log_sessions", "WHICH", Choice<&Options::log_sessions, Options>(kLogSessions)},
     {"log_sample", "COUNT", CountField<Options, int>{&Options::log_sample, 1, 1'000'000}},
 };
@@ -258,12 +279,8 @@ std::string Conflict(const Endpoint& listen, const Route& route, const Seen& oth
   const std::string theirs = other.at.ToString() + " of route " + other.route->name;
   if (!(other.at == listen)) return "overlaps " + theirs;
   if (other.route->from.empty()) return "no client gets here: all go to route " + other.route->name;
-  const RouteOptions& a = route.options;
-  const RouteOptions& b = other.route->options;
-  if (a.backlog != b.backlog || a.keepalive_idle != b.keepalive_idle) {
-    return "backlog and keepalive_idle must be those of " + theirs;
-  }
-  return "";
+  const auto different = DifferentAtListener(route.options, other.route->options);
+  return different.empty() ? "" : std::string(different.front()) + " must be that of " + theirs;
 }
 
 absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
@@ -359,6 +376,29 @@ absl::Status CheckCircles(const std::vector<ParsedRoute>& routes) {
 
 std::span<const Setting<RouteOptions>> RouteSettings() { return kSettings; }
 
+std::vector<std::string_view> DifferentAtListener(const RouteOptions& a, const RouteOptions& b) {
+  std::vector<std::string_view> names;
+  for (const Setting<RouteOptions>& setting : kSettings) {
+    const bool differs = GetField(setting.field, a) != GetField(setting.field, b);
+    if (setting.at_listener && differs) names.push_back(setting.name);
+  }
+  return names;
+}
+
+std::string UnfitSource(const std::vector<Endpoint>& sources,
+                        const std::vector<const Route*>& routes) {
+  std::vector<int> families;
+  for (const Route* const route : routes) {
+    for (const Backend& backend : route->backends) families.push_back(backend.at.front().family());
+  }
+  if (families.empty()) return "";
+  for (const Endpoint& source : sources) {
+    if (std::find(families.begin(), families.end(), source.family()) != families.end()) continue;
+    return "no backend can be connected to from " + source.AddressToString();
+  }
+  return "";
+}
+
 absl::StatusOr<Listen> ParseListen(std::string_view text, ResolveFunction* resolve) {
   absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
   if (!found.ok()) return found.status();
@@ -404,6 +444,11 @@ absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOpt
   Reader reader(source, resolve, parsed);
   for (const RouteWord& word : text->words) {
     if (const absl::Status read = reader.Read(word); !read.ok()) return read;
+  }
+  for (const RouteWord& word : text->words) {
+    if (word.key != "source") continue;
+    const std::string unfit = UnfitSource(parsed.route.options.source, {&parsed.route});
+    if (!unfit.empty()) return source.Error(word.at, unfit);
   }
   if (parsed.route.listen.empty()) return source.Error(0, "no listen=ADDRESS");
   if (parsed.route.backends.empty() && !parsed.route.echo) {

@@ -32,7 +32,16 @@ using ResolveFunction = absl::StatusOr<std::vector<netpoll::Endpoint>>(std::stri
 // The options of a route, in the order of --help.
 std::span<const Setting<RouteOptions>> RouteSettings();
 
+// The options in which listening sockets of `a` and `b` differ.
+std::vector<std::string_view> DifferentAtListener(const RouteOptions& a, const RouteOptions& b);
+
+// What is wrong with the first of `sources` that is of another family than all backends of
+// `routes`; empty: nothing, also where there are no backends.
+std::string UnfitSource(const std::vector<netpoll::Endpoint>& sources,
+                        const std::vector<const Route*>& routes);
+
 // Bounds.
+inline constexpr size_t kSourcesMax = 256;  // of a route
 inline constexpr int kWeightMax = 256;
 inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend
 inline constexpr size_t kListensMax = 1000;              // of all routes

@@ -87,6 +87,16 @@ TEST(RouteConfigTest, ReadsARoute) {
   EXPECT_TRUE(Good("e listen=:1 to=echo").echo);
 }
 
+TEST(RouteConfigTest, ARouteMayTakeTheSourcesOfTheFlagsBack) {
+  RouteOptions defaults;
+  defaults.source = {*Endpoint::ParseAddress("10.0.0.3")};
+  const RouteSource source = Source("x listen=:1 to=pair:80 source=");
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(parsed->route.options.source.empty());
+  EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=pair:80 source=");
+}
+
 TEST(RouteConfigTest, ASocketMayBeCalledAsAMark) {
   EXPECT_THAT(Good("x listen=:1 to=unix:@backup").backends[0].at, ElementsAre(At("unix:@backup")));
   EXPECT_FALSE(Good("x listen=:1 to=unix:@backup").backends[0].backup);
@@ -106,7 +116,9 @@ TEST(RouteConfigTest, PrintsWhatItReads) {
         "e listen=:1 to=echo",
         "u listen=:1 to=unix:/a*3*1,unix:/a@drain*1,unix:@backup*1@backup,unix:/max=3/max=0",
         "b listen=:1 to=pair:80*2@backup/max=100,10.0.0.1:81 balance=leastconn health=tcp "
-        "health_send=a\\sb\\x3b\\x5c\\r\\n\\x00"}) {
+        "health_send=a\\sb\\x3b\\x5c\\r\\n\\x00",
+        "s listen=:1 to=pair:80,[::1]:81 source=10.0.0.3,::1,10.0.0.4 congestion=bbr mark=7 "
+        "rcvbuf=64KiB mptcp=true"}) {
     EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
   }
 }
@@ -140,6 +152,14 @@ TEST(RouteConfigTest, AnErrorSaysWhere) {
       {"x listen=:1 to=pair:80@drain@backup",
        "column 16: pair:80@drain@backup: unknown mark @drain; there are @backup and @drain, one "
        "of them"},
+      {"x listen=:1 to=pair:80 source=10.0.0.3,::1",
+       "column 24: no backend can be connected to from ::1"},
+      {"x listen=:1 source=10.0.0.3 to=unix:/a",
+       "column 13: no backend can be connected to from 10.0.0.3"},
+      {"x listen=:1 to=pair:80 source=10.0.0.3:80",
+       "column 24: source=10.0.0.3:80: 10.0.0.3:80: an IP address without a port"},
+      {"x listen=:1 to=pair:80 source=10.0.0.3,10.0.0.3",
+       "column 24: source=10.0.0.3,10.0.0.3: 10.0.0.3 stands there twice"},
       {"x listen=:1 to=echo idle_timeout=5",
        "column 21: idle_timeout=5: add a unit, for example 5s"},
   };
@@ -155,7 +175,10 @@ TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
   EXPECT_EQ(BadTogether({"a listen=:80,:80 to=echo"}),
             "column 14: an earlier address covers this one");
   EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo", "b listen=:80 to=echo backlog=5"}),
-            "column 10: backlog and keepalive_idle must be those of :80 of route a");
+            "column 10: backlog must be that of :80 of route a");
+  EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo fastopen=5 mark=9",
+                         "b listen=:80 to=echo fastopen=5 mark=8"}),
+            "column 10: mark must be that of :80 of route a");
   EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo"}),
             "column 10: clients of a Unix socket have no address for from");
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=pair:80,127.0.0.1:80"}),

@@ -15,6 +15,7 @@ ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
                     route.options.reset_linger},
                    route.echo},
       config_(route),
+      connector_(config_.options),
       owner_(owner),
       views_(static_cast<size_t>(workers)) {
   size_t count = 0;

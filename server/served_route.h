@@ -17,6 +17,7 @@
 #include "netpoll/io_result.h"
 #include "netpoll/poller.h"
 #include "sched/mutex.h"
+#include "server/connector.h"
 #include "server/end_reason.h"
 #include "server/health_check.h"
 #include "server/lineup.h"
@@ -48,6 +49,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   ServedRoute& operator=(const ServedRoute&) = delete;
 
   const Route& config() const { return config_; }
+  Connector& connector() override { return connector_; }
   // How lines for the operator begin: "route web: ". Nobody who used flags has heard of a route.
   std::string Title() const;
 
@@ -131,6 +133,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Route config_;
+  Connector connector_;
   RouteOwner& owner_;
   std::deque<Target> targets_;  // all addresses that get sessions
   std::atomic<uint32_t> turn_{0};

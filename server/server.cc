@@ -24,6 +24,7 @@ EndReason ConnectFailure(const IoResult& result) {
   if (result.status == IoStatus::kTimeout || result.os_error == ETIMEDOUT) {
     return EndReason::kConnectTimeout;
   }
+  if (result.os_error == EADDRNOTAVAIL) return EndReason::kNoSourcePort;
   return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
 }
 
@@ -398,8 +399,8 @@ EndReason Server::ConnectBackend(Session& session) {
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
     facts.backend = &backend.name();
     ++facts.connects;
-    const IoResult result = session.backend().Connect(
-        backend.at(), sched::After(sched::Now(), options.connect_timeout));
+    const IoResult result = route.connector().Connect(
+        session.backend(), backend.at(), sched::After(sched::Now(), options.connect_timeout));
     facts.connect = SpanOf(sched::RoundTime() - admitted);
     if (result.ok()) {
       route.NoteConnected(session);

@@ -91,8 +91,8 @@ class Server final : private SessionOwner, private RouteOwner {
  private:
   // An address where it accepts, with a socket for each worker.
   struct Frontend {
-    std::string key;  // what makes it the same one after a reload
-    netpoll::ListenOptions options;
+    std::string key;                  // what makes it the same one after a reload
+    RouteOptions options;             // those of its sockets count
     bool built_in = false;            // a trial run's own backend, which takes no place
     std::atomic<bool> leaves{false};  // a reload took it away
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
@@ -116,7 +116,7 @@ class Server final : private SessionOwner, private RouteOwner {
     std::string key;
     netpoll::Endpoint at;
     std::string name;  // for errors
-    netpoll::ListenOptions options;
+    RouteOptions options;
     std::vector<ServedRoute*> routes;
   };
   using Routes = std::vector<std::unique_ptr<ServedRoute>>;
@@ -142,6 +142,7 @@ class Server final : private SessionOwner, private RouteOwner {
   absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
   Frontend* FrontendOf(const Plan& plan) const;
+  absl::Status CheckConnects(const Routes& fresh) const;
   absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
   void Settle(Routes&& before);
   void Forget();

@@ -18,8 +18,9 @@ TREE = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, KIB, MIB, SLOW, DaemonTest, Pattern, address_of, fill, in_parallel, main, queued,
-    recv_exactly, recv_to_end, reset, send_all_acknowledged, unread, wait_until)
+    HOST, KIB, MIB, SLOW, DaemonTest, Pattern, address_of, enter_namespace, fill, in_namespace,
+    in_parallel, main, queued, recv_exactly, recv_to_end, reset, send_all_acknowledged, unread,
+    wait_until)
 
 PAGE = TREE / "docs/endings.md"
 HEAD = ("logged", "on its way", "the client sees", "the backend sees", "bounded by")
@@ -36,6 +37,7 @@ AFTER_CLIENT, AFTER_BACKEND = ", after the client's FIN", ", after the backend's
 NO_PLACE = "a client beyond `--max_conns`"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
+NO_PORT = "a client, and no free port for its backend"
 NO_ROUTE = "a client that no route serves"
 QUEUE_FULL = "a client, with every backend at its `max` and nobody allowed to wait"
 QUEUE_TIMEOUT = "a client, with every backend at its `max`"
@@ -99,6 +101,9 @@ SECTIONS = {
         Row("connect_timeout", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
         Row("connect_failed", CONNECT, "RST", "—", "`--connect_timeout` per backend"),
         Row("no_backend", ALL_DOWN, "RST", "—", AT_ONCE),
+    ],
+    "Source ports": [
+        Row("no_source_port", NO_PORT, "RST", "—", "`--source`, `net.ipv4.ip_local_port_range`"),
     ],
     "Limits": [
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
@@ -337,6 +342,7 @@ class Rows(DaemonTest):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
                    NO_DESCRIPTOR: "play_no_descriptor",
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
+                   NO_PORT: "play_no_port",
                    QUEUE_FULL: "play_queue", QUEUE_TIMEOUT: "play_queue",
                    ALL_DOWN: "play_all_down"}
         play = special.get(row.on_its_way, "play")
@@ -424,6 +430,24 @@ class Rows(DaemonTest):
         daemon.await_descriptors(0)
         self.check_logged(daemon, "client_fin", row.logged)
 
+    def play_no_port(self, row):
+        """With and without a source address; each client takes the one port that there is."""
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        server = self.listen()
+        daemons = [self.proxy(server, flags=(f"--source={it}",)) for it in ("", "127.0.0.2")]
+        self.limit_ports(1)
+        for daemon in daemons:
+            client = self.connect(daemon, source="127.0.0.11")
+            backend = self.accept(server)
+            self.assert_refused(daemon, source="127.0.0.12")
+            daemon.wait_for_line("Cannot assign requested address")
+            self.assert_relays(client, backend)
+            client.close()
+            self.assert_ends(backend, "fin")
+            backend.close()
+            daemon.await_descriptors(0)
+            self.check_logged(daemon, row.logged, "client_fin")
+
     def play_no_route(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))
         daemon = self.start(f"--route=no listen={HOST}:0 from=192.0.2.0/24 to=echo")
@@ -482,6 +506,15 @@ class Connects(Rows):
             self.assert_refused(daemon)
         daemon.await_descriptors(0)
         self.check_logged(daemon, "connect_refused", "connect_failed")
+
+
+class SourcePorts(Rows):
+    """Changes what the kernel does, and so runs in a namespace only: when it is named."""
+
+    def setUp(self):
+        if not in_namespace():
+            self.skipTest("run as root, with the argument SourcePorts")
+        super().setUp()
 
 
 class Limits(Rows):
@@ -550,8 +583,10 @@ class Linger(DaemonTest):
 
 
 for section in SECTIONS:
-    globals()[section].take(SECTIONS[section])
+    globals()[section.title().replace(" ", "")].take(SECTIONS[section])
 
 
 if __name__ == "__main__":
+    if "SourcePorts" in sys.argv:
+        enter_namespace("ip", "nft")
     main()

@@ -567,16 +567,11 @@ class Machine(FaultTest):
         redis = self.run_program("redis-server", "--port", "0", "--unixsocket", path[5:], "--save", "")
         self.await_listening(path, redis)
         daemon = self.start(f"--route=x listen=unix:@ports to={first},{path} balance=first")
-        ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
-        before = ports.read_text()
-        ports.write_text("40000 40009")
-        try:
-            clients = []
-            for _ in range(30):
-                clients.append(self.connect("unix:@ports"))
-                self.ping(clients[-1])  # over the other backend, when ports are gone
-        finally:
-            ports.write_text(before)
+        self.limit_ports(10)
+        clients = []
+        for _ in range(30):
+            clients.append(self.connect("unix:@ports"))
+            self.ping(clients[-1])  # over the other backend, when ports are gone
         daemon.wait_for_line("Cannot assign requested address")
         self.assertNotIn("is down", "\n".join(daemon.stderr()))
         for client in clients:

@@ -34,6 +34,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 PR_CAPBSET_DROP = 24
+IP_BIND_ADDRESS_NO_PORT = 24  # which Python has not
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -259,14 +260,14 @@ class Daemon:
         self.process.stderr.close()
 
 
-def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None, without_capability=None):
+def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None, without_capabilities=()):
     """Runs it to its end, for what must not serve."""
 
     def limit():
         if nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-        if without_capability is not None:  # fails if the test has none itself
-            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, without_capability, 0, 0, 0)
+        for capability in without_capabilities:  # fails if the test has none itself
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
     return subprocess.run([PARKWAY, *flags], stdin=subprocess.DEVNULL, capture_output=True,
                           timeout=patience, env={**os.environ, **(env or {})}, preexec_fn=limit,
@@ -601,13 +602,14 @@ class DaemonTest(unittest.TestCase):
         return server
 
     def connect(self, to, receive_buffer=None, source=None):
-        """To a daemon or an address."""
+        """To a daemon or an address, maybe from an IPv4 address."""
         family, where = sockaddr_of(to.address if isinstance(to, Daemon) else to)
         client = self.keep(socket.socket(family))
+        if source is not None:
+            client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            client.bind((source, 0))
         if receive_buffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        if source is not None:
-            client.bind((source, 0))
         client.connect(where)
         return client
 
@@ -619,10 +621,10 @@ class DaemonTest(unittest.TestCase):
             except OSError:
                 self.skipTest(f"port {port} is taken by another program")
 
-    def assert_refused(self, to):
+    def assert_refused(self, to, source=None):
         """A new connection to a daemon ends by reset, which connect() itself may tell already."""
         try:
-            client = self.connect(to)
+            client = self.connect(to, source=source)
         except ConnectionResetError:
             return
         self.assert_ends(client, "reset")
@@ -671,6 +673,13 @@ class DaemonTest(unittest.TestCase):
         name = recv_exactly(client, 1)
         client.close()
         return name
+
+    def limit_ports(self, count):
+        """What connects has so many ports, until the test ends. In a namespace only."""
+        assert in_namespace()
+        ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+        self.addCleanup(ports.write_text, ports.read_text())
+        ports.write_text(f"40000 {40000 + count - 1}")
 
     # ---- Other programs.
 
@@ -788,13 +797,17 @@ def obstacle(*tools):
 def enter_namespace(*tools):
     """Goes on in a network namespace of its own, where only `lo` is; or ends, and says why not."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    if os.environ.get("PARKWAY_IN_NAMESPACE") != "1":
+    if not in_namespace():
         if text := obstacle(*tools):
             print(f"SKIPPED: {text}")
             sys.exit(0)
         os.environ["PARKWAY_IN_NAMESPACE"] = "1"
         os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def in_namespace():
+    return os.environ.get("PARKWAY_IN_NAMESPACE") == "1"
 
 
 def main():

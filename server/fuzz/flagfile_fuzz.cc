@@ -171,6 +171,22 @@ void CheckOptions(const RouteOptions& options) {
   }
   Require(options.health_path.starts_with('/'), "a path begins with /", options.health_path);
   RequireWithin(options.log_sample, 1, 1'000'000, false, "log_sample");
+  RequireWithin<std::chrono::nanoseconds>(options.backend_keepalive_idle, 1s, 32767s, true, "idle");
+  Require(options.backend_keepalive_idle % 1s == 0s, "the kernel counts keepalive in seconds", "");
+  RequireWithin<std::chrono::nanoseconds>(options.user_timeout, 1ms, 24h, true, "user_timeout");
+  Require(options.user_timeout % 1ms == 0s, "the kernel counts it in milliseconds", "");
+  RequireWithin<std::chrono::nanoseconds>(options.defer_accept, 1s, 1h, true, "defer_accept");
+  Require(options.defer_accept % 1s == 0s, "the kernel counts it in seconds", "");
+  RequireWithin<int64_t>(options.mark, 0, UINT32_MAX, false, "mark");
+  RequireWithin(options.rcvbuf, size_t{4} << 10, size_t{256} << 20, true, "rcvbuf");
+  RequireWithin(options.sndbuf, size_t{4} << 10, size_t{256} << 20, true, "sndbuf");
+  RequireWithin(options.fastopen, 0, 1'000'000, false, "fastopen");
+  Require(options.congestion.size() < 16, "the kernel takes the name", options.congestion);
+  Require(options.source.size() <= kSourcesMax, "there are not too many sources", "");
+  for (const Endpoint& source : options.source) {
+    Require(!source.is_unix() && !source.is_any() && source.port() == 0, "it can be bound to",
+            source.ToString());
+  }
 }
 
 void CheckBounds(const Config& config) {

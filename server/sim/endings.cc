@@ -165,6 +165,9 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.kernel.descriptors = kOwnDescriptors;
   } else if (ending.on_its_way == "a client, and no descriptor for its backend") {
     plan.kernel.descriptors = kOwnDescriptors + 1;
+  } else if (ending.on_its_way == "a client, and no free port for its backend") {
+    plan.kernel.ports = 1;
+    clients = 2;
   } else if (ending.logged == "queue_full" || ending.logged == "queue_timeout") {
     plan.route().backends.front().max = 1;
     plan.options().max_queue = ending.logged == "queue_full" ? 0 : 1;

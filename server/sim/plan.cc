@@ -318,6 +318,19 @@ void Outages(Dice& dice, Plan& plan) {
       dice, plan, 20, [&] { return PingPong(dice, 500); }, milliseconds(1500));
 }
 
+// As many clients as the source addresses have ports, all of which have to be found.
+void Sources(Dice& dice, Plan& plan) {
+  plan.kernel.ports = static_cast<int>(dice.Between(1, 3));
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  const auto sources = static_cast<int>(dice.Between(1, 4));
+  for (int i = 0; i < sources; ++i) {
+    plan.options().source.push_back(LoopbackAt(0, /*number=*/2 + i));
+  }
+  const auto backends = static_cast<int>(plan.backends.size());
+  AddClients(dice, plan, plan.kernel.ports * sources * backends,
+             [&] { return PingPong(dice, 500); });
+}
+
 // More clients than backends may have: they wait, and every one is served.
 void Queues(Dice& dice, Plan& plan) {
   AddBackends(dice, plan, 3, [] { return Echoing(); });
@@ -501,6 +514,7 @@ constexpr Scenario kScenarios[] = {
     {"flapping", Flapping},
     {"outages", Outages},
     {"queues", Queues},
+    {"sources", Sources},
     {"reloads", Reloads},
 };
 

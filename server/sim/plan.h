@@ -110,8 +110,9 @@ void Drop(Plan& plan, std::string_view part);
 // The port of a backend, and of the daemon.
 inline constexpr int kDaemonPort = 8080;
 inline int BackendPort(size_t index) { return 9000 + static_cast<int>(index); }
-inline netpoll::Endpoint LoopbackAt(int port) {
-  return *netpoll::Endpoint::Parse("127.0.0.1:" + std::to_string(port));
+inline netpoll::Endpoint LoopbackAt(int port, int number = 1) {
+  return *netpoll::Endpoint::Parse("127.0.0." + std::to_string(number) + ":" +
+                                   std::to_string(port));
 }
 
 }  // namespace parkway::sim

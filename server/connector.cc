@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/connector.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace parkway {
+
+using netpoll::ConnectOptions;
+using netpoll::Endpoint;
+using netpoll::IoResult;
+
+netpoll::SocketOptions SocketOptionsOf(const RouteOptions& options,
+                                       sched::Duration keepalive_idle) {
+  return {.keepalive_idle = keepalive_idle,
+          .user_timeout = options.user_timeout,
+          .congestion = options.congestion,
+          .mark = static_cast<uint32_t>(options.mark),
+          .rcvbuf = static_cast<int>(options.rcvbuf),
+          .sndbuf = static_cast<int>(options.sndbuf)};
+}
+
+Connector::Connector(const RouteOptions& options)
+    : inet_(WaysOf(AF_INET, options)), inet6_(WaysOf(AF_INET6, options)) {}
+
+Connector::Ways Connector::WaysOf(int family, const RouteOptions& options) {
+  const netpoll::SocketOptions socket = SocketOptionsOf(options, options.backend_keepalive_idle);
+  Ways ways;
+  for (const Endpoint& source : options.source) {
+    if (source.family() == family) ways.push_back({source, socket});
+  }
+  if (ways.empty()) ways.push_back({Endpoint(), socket});
+  return ways;
+}
+
+absl::Status Connector::Check(const netpoll::Kernel& kernel,
+                              const std::vector<Backend>& backends) const {
+  for (const int family : {AF_INET, AF_INET6}) {
+    const auto is_of_it = [&](const Backend& backend) {
+      return backend.at.front().family() == family;  // all addresses of a name are of one
+    };
+    if (std::none_of(backends.begin(), backends.end(), is_of_it)) continue;
+    for (const ConnectOptions& way : WaysTo(family)) {
+      const absl::Status status = netpoll::CheckConnectOptions(kernel, family, way);
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline) {
+  const Ways& ways = WaysTo(to.family());
+  const uint32_t turn = ways.size() > 1 ? turn_.fetch_add(1, std::memory_order_relaxed) : 0;
+  IoResult result;
+  for (size_t i = 0; i < ways.size(); ++i) {
+    result = conn.Connect(to, deadline, ways[(turn + i) % ways.size()]);
+    if (result.os_error != EADDRNOTAVAIL) break;
+  }
+  return result;
+}
+
+}  // namespace parkway
