@@ -26,7 +26,7 @@ BURSTS = 2
 REST_SECONDS = 1
 
 # What --check allows Parkway, in KiB per connection.
-BUDGETS = {"echo": 0.3, "proxy": 0.6}
+BUDGETS = {"echo": 0.4, "proxy": 0.7}
 
 
 def parse_arguments():
