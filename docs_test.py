@@ -230,8 +230,11 @@ class Operations(programs_test.ProgramTest):
         daemon = self.start(*flags.replace("127.0.0.1:9001", address_of(backend)).split())
         for _ in range(2):
             client = self.connect(f"{HOST}:{daemon.port}")
-            self.assert_relays(client, self.accept(backend))
+            server = self.accept(backend)
+            self.assert_relays(client, server)
             client.close()
+            self.assert_ends(server, "fin")
+            server.close()
         self.stop(daemon)
         counted = self.shell(count, path)
         self.assertEqual(counted.split(), ["2", "client_fin"])

@@ -23,8 +23,9 @@
 // The first sentence of each help stands in --help, all of it in --help=all.
 
 DEFINE_string(mode, "proxy",
-              "What a connection gets: a backend, or its own bytes back. "
-              "proxy is the daemon's work; echo is for tests and measurements.");
+              "What a connection gets: a backend, its own bytes, or nothing. "
+              "proxy is the daemon's work; echo and discard, which reads until the client has "
+              "finished, are for tests and measurements.");
 DEFINE_string(listen, "127.0.0.1:8080",
               "Where to accept; repeat the flag for more addresses. "
               "127.0.0.1:80, [::1]:80, [fe80::1%eth0]:80, :80 (every address, IPv4 and IPv6), "
@@ -341,7 +342,7 @@ const std::vector<Flag>& Flags() {
     std::vector<Flag> all = {
         {"listen", Topic::kServes, "ADDRESS", Repeated{}},
         {"backend", Topic::kServes, "ADDRESS", Repeated{}},
-        {"mode", Topic::kServes, "proxy|echo", ModeFlag{}},
+        {"mode", Topic::kServes, "proxy|echo|discard", ModeFlag{}},
         {"route", Topic::kServes, "ROUTE", Repeated{}},
         {"routes_file", Topic::kServes, "FILE", Repeated{}},
     };
@@ -419,7 +420,7 @@ class RouteReader {
 
  private:
   absl::Status ReadDefault();
-  absl::Status ReadMode(const std::vector<size_t>& given, bool& echo) const;
+  absl::Status ReadMode(const std::vector<size_t>& given, Mode& mode) const;
   template <class Part>
   absl::Status ReadAddresses(const std::vector<size_t>& given,
                              absl::StatusOr<Part> (*parse)(std::string_view, ResolveFunction*),
@@ -484,14 +485,16 @@ absl::Status RouteReader::ReadDefault() {
   parsed.error = [this](size_t at, std::string_view problem) {
     return settings_[at].Error(problem);
   };
-  absl::Status status = ReadMode(mode, route.echo);
+  absl::Status status = ReadMode(mode, route.mode);
   if (status.ok()) status = ReadAddresses(listen, &ParseListen, route.listen);
   if (status.ok()) status = ReadAddresses(backend, &ParseBackend, route.backends);
   if (!status.ok()) return status;
-  if (route.echo && !backend.empty()) {
-    return parsed.error(backend.front(), "--mode=echo has no backends; drop one of the two");
+  if (route.is_local() && !backend.empty()) {
+    return parsed.error(backend.front(),
+                        "--mode=" + std::string(kModes[static_cast<size_t>(route.mode)]) +
+                            " has no backends; drop one of the two");
   }
-  if (is_given && !route.echo && backend.empty()) {
+  if (is_given && !route.is_local() && backend.empty()) {
     return parsed.error(listen.empty() ? mode.back() : listen.front(),
                         "no --backend to relay to; add --backend=HOST:PORT, or --mode=echo to "
                         "answer itself");
@@ -507,11 +510,12 @@ absl::Status RouteReader::ReadDefault() {
 }
 
 // The last one counts.
-absl::Status RouteReader::ReadMode(const std::vector<size_t>& given, bool& echo) const {
+absl::Status RouteReader::ReadMode(const std::vector<size_t>& given, Mode& mode) const {
   for (const size_t at : given) {
     const std::string& value = settings_[at].value;
-    if (value != "proxy" && value != "echo") return settings_[at].Error("must be proxy or echo");
-    echo = value == "echo";
+    const auto* const found = std::find(std::begin(kModes), std::end(kModes), value);
+    if (found == std::end(kModes)) return settings_[at].Error("must be proxy, echo or discard");
+    mode = static_cast<Mode>(found - std::begin(kModes));
   }
   return absl::OkStatus();
 }
@@ -587,8 +591,9 @@ std::string Effective(const Flag& flag, const Config& config,
     return GetField(*field, config.defaults);
   }
   if (std::holds_alternative<ModeFlag>(flag.sets)) {
-    return config.routes.front().echo && config.routes.front().name == kDefaultRoute ? "echo"
-                                                                                     : "proxy";
+    const Route& first = config.routes.front();
+    const Mode mode = first.name == kDefaultRoute ? first.mode : Mode::kProxy;
+    return std::string(kModes[static_cast<size_t>(mode)]);
   }
   const std::string given = Joined(settings, flag.name);
   return given.empty() ? Info(flag).default_value : given;
@@ -744,7 +749,9 @@ void AppendRoute(const Route& route, const RouteOptions& defaults,
     lines.push_back("--route=" + FormatRoute(route, defaults));
     return;
   }
-  if (route.echo) lines.push_back("--mode=echo");
+  if (route.is_local()) {
+    lines.push_back("--mode=" + std::string(kModes[static_cast<size_t>(route.mode)]));
+  }
   for (const Listen& listen : route.listen) lines.push_back("--listen=" + listen.text);
   for (const Backend& backend : route.backends)
     lines.push_back("--backend=" + FormatBackend(backend));

@@ -95,7 +95,7 @@ TEST(ConfigTest, NothingGivenIsATrialRun) {
   const Config config = Good({});
   EXPECT_TRUE(config.embedded_backends);
   EXPECT_EQ(config.routes.size(), 1u);
-  EXPECT_FALSE(config.routes.front().echo);
+  EXPECT_EQ(config.routes.front().mode, Mode::kProxy);
   EXPECT_THAT(Listens(config), ElementsAre(At("127.0.0.1:8080")));
   EXPECT_THAT(Backends(config), IsEmpty());
 }
@@ -230,7 +230,8 @@ TEST(ConfigTest, ReadsEveryFlag) {
 TEST(ConfigTest, TheLastOfOneFlagWins) {
   EXPECT_EQ(Good({"--workers=1", "--workers=2"}).workers, 2);
   EXPECT_FALSE(Good({"--pin_cpus", "--nopin_cpus"}).pin_cpus);
-  EXPECT_TRUE(Good({"--mode=proxy", "--mode=echo"}).routes.front().echo);
+  EXPECT_EQ(Good({"--mode=proxy", "--mode=echo"}).routes.front().mode, Mode::kEcho);
+  EXPECT_EQ(Good({"--mode=discard"}).routes.front().mode, Mode::kDiscard);
 }
 
 TEST(ConfigTest, ParsingStartsAnewEachTime) {
@@ -257,8 +258,8 @@ TEST(ConfigTest, GflagsHoldsTheEffectiveValues) {
 
 TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
   const std::pair<std::string, std::string> table[] = {
-      {"--mode=tcp", "must be proxy or echo"},
-      {"--mode=", "must be proxy or echo"},
+      {"--mode=tcp", "must be proxy, echo or discard"},
+      {"--mode=", "must be proxy, echo or discard"},
       {"--max_conns=-1", "must be a whole number, 0 to 100000000"},
       {"--max_conns=100000001", "must be a whole number, 0 to 100000000"},
       {"--backlog=0", "must be a whole number, 1 to 1000000"},

@@ -38,7 +38,7 @@ int64_t Pipes(const Config& config, int64_t descriptors) {
 
 int64_t DescriptorsPerClient(const Config& config) {
   if (config.embedded_backends) return 3;
-  return OnlyEcho(config.routes) ? 1 : 2;
+  return ModeOf(config.routes) == Mode::kProxy ? 2 : 1;
 }
 
 absl::StatusOr<int64_t> MaxConns(const Config& config, int workers, int64_t descriptors) {

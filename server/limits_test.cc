@@ -20,7 +20,7 @@ Config Proxy(int addresses = 1) {
 
 Config Echo() {
   Config config = Proxy();
-  config.routes[0].echo = true;
+  config.routes[0].mode = Mode::kEcho;
   return config;
 }
 
@@ -79,7 +79,7 @@ TEST(LimitsTest, MaxConnsAboveTheDescriptorsIsRefusedWithTheWayOut) {
   EXPECT_EQ(refused.status().message(),
             "--max_conns=501: the limit of 1256 open files allows 500; raise it (ulimit -n, "
             "LimitNOFILE) or lower the flag");
-  config.routes[0].echo = true;
+  config.routes[0].mode = Mode::kEcho;
   EXPECT_EQ(*MaxConns(config, 2, 1256), 501);
 }
 

@@ -28,7 +28,7 @@ void Relay::Run() {
   // A half that is not closed already holds both until it ends, also while it hibernates.
   const bool held = reader_ && writer_;
   // A proxied client has waited for its backend's connect, and mostly has sent something by now.
-  if (session_.is_echo()) reader_.ExpectNothing();
+  if (session_.is_local()) reader_.ExpectNothing();
   MoveUntilItEnds(held ? reader_.AwaitReadableOr(half_) : IoResult{.status = IoStatus::kClosed});
 }
 
@@ -63,10 +63,18 @@ void Relay::MoveUntilItEnds(IoResult waited) {
 
 Relay::Step Relay::Move() {
   if (half_.splices_left > 0) {
+    if (half_.splices_left == Session::kDiscards) return Drop();
     netpoll::Pipe* const pipe = reader_.CanSplice() ? pipes().Scratch() : nullptr;
     if (pipe != nullptr) return Splice(*pipe);
   }
   return buffers().HasRoom() ? Copy() : CopyInPlace();
+}
+
+[[gnu::noinline]] Relay::Step Relay::Drop() {
+  const IoResult read = reader_.TryRead(buffers().Scratch());
+  const int64_t before = half_.bytes.load(std::memory_order_relaxed);
+  half_.bytes.store(before + static_cast<int64_t>(read.bytes), std::memory_order_relaxed);
+  return {read, /*reading=*/true};
 }
 
 // No park between the read and the end of the write or the copy into a lease: the scratch buffer
@@ -193,7 +201,7 @@ IoResult Relay::SendAll(SendSome send_some, AllSent all_sent) {
 
 // Blocks until the target may take more; kTimeout when the session's patience with it is over.
 IoResult Relay::AwaitTarget() {
-  if (!session_.is_echo()) target_.AlsoWakeFor(source_);
+  if (!session_.is_local()) target_.AlsoWakeFor(source_);
   for (;;) {
     if (give_up_ == sched::kNever && SourceBroke()) {
       session_.SetReason(ResetBy(source_));

@@ -49,6 +49,7 @@ class Relay {
   void MoveUntilItEnds(netpoll::IoResult waited);
   bool GoesOn(const Step& step);
   Step Move();
+  Step Drop();
   Step Copy();
   Step CopyInPlace();
   Step Splice(netpoll::Pipe& pipe);

@@ -43,13 +43,13 @@ constexpr size_t kLingerBytes = 1 << 20;
   }
   session_.SetReason(ResetBy(step.reading ? source_ : target_));
   if (step.reading) {
-    if (!session_.is_echo()) PassResetOn(target_);
+    if (!session_.is_local()) PassResetOn(target_);
     return session_.Close();
   }
   // The target broke. Its own reader delivers what it sent before that and meets the same end; in
   // case it does not, the half-close limit holds.
   half_.target_broke.store(true, std::memory_order_seq_cst);
-  if (!session_.is_echo() && IsAlone()) return PassResetOn(source_);
+  if (!session_.is_local() && IsAlone()) return PassResetOn(source_);
   session_.NoteHalfClosed(half_);
   LimitTheOtherHalf();
 }
@@ -118,7 +118,7 @@ bool Relay::AwaitInput(sched::Deadline until) {
 
 // Nobody is left to answer to. The kernel tells of a reset once, and may have told the writer.
 bool Relay::SourceBroke() {
-  return !session_.is_echo() &&
+  return !session_.is_local() &&
          (source_.broken() || session_.Other(half_).target_broke.load(std::memory_order_seq_cst));
 }
 
@@ -129,7 +129,7 @@ bool Relay::EndedByReset() {
   const auto fin_sent = [&] {
     return session_.Other(half_).finished.load(std::memory_order_seq_cst);
   };
-  return !session_.is_echo() && !fin_sent() && source_.was_reset() && !fin_sent();
+  return !session_.is_local() && !fin_sent() && source_.was_reset() && !fin_sent();
 }
 
 // Makes it look at half_close_timeout. The other half reads what this one's target sends, and may

@@ -29,6 +29,10 @@ enum class OnDown : uint8_t { kKeep, kClose };
 // Which lines of its sessions the access log gets: none, one at the end, or one at the start, too.
 enum class LogSessions : uint8_t { kOff, kEnd, kAll };
 
+// What becomes of what clients send: a backend gets it, or they themselves, or nobody.
+enum class Mode : uint8_t { kProxy, kEcho, kDiscard };
+inline constexpr std::string_view kModes[] = {"proxy", "echo", "discard"};
+
 inline constexpr int kConnectRetriesMax = 15;
 
 // What a route may set for itself; the flag of the same name is the default, and its help gives the
@@ -110,9 +114,12 @@ struct Route {
   std::string name{};
   std::vector<Listen> listen{};  // at least one
   std::vector<Cidr> from{};      // clients it serves there; empty: all
-  bool echo = false;             // what a client sends comes back; no backends then
+  Mode mode = Mode::kProxy;      // without backends in the others
   std::vector<Backend> backends{};
   RouteOptions options{};
+
+  // The daemon serves its clients itself.
+  bool is_local() const { return mode != Mode::kProxy; }
 
   friend bool operator==(const Route&, const Route&) = default;
 };

@@ -215,8 +215,9 @@ class Reader {
   }
 
   absl::Status ReadTo(const RouteWord& word) {
-    if (word.value == "echo") {
-      route_.echo = true;
+    for (const Mode mode : {Mode::kEcho, Mode::kDiscard}) {
+      if (word.value != kModes[static_cast<size_t>(mode)]) continue;
+      route_.mode = mode;
       return absl::OkStatus();
     }
     return ForEachPart(word, [&](std::string_view part, size_t at) {
@@ -451,7 +452,7 @@ absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOpt
     if (!unfit.empty()) return source.Error(word.at, unfit);
   }
   if (parsed.route.listen.empty()) return source.Error(0, "no listen=ADDRESS");
-  if (parsed.route.backends.empty() && !parsed.route.echo) {
+  if (parsed.route.backends.empty() && !parsed.route.is_local()) {
     return source.Error(0, "no to=BACKEND; to=echo answers itself");
   }
   return parsed;
@@ -470,8 +471,12 @@ std::vector<Endpoint> ListenAddresses(const std::vector<Route>& routes) {
   return all;
 }
 
-bool OnlyEcho(const std::vector<Route>& routes) {
-  return std::all_of(routes.begin(), routes.end(), [](const Route& route) { return route.echo; });
+Mode ModeOf(const std::vector<Route>& routes) {
+  const auto has = [&](Mode mode) {
+    return std::any_of(routes.begin(), routes.end(),
+                       [&](const Route& route) { return route.mode == mode; });
+  };
+  return has(Mode::kProxy) ? Mode::kProxy : has(Mode::kEcho) ? Mode::kEcho : Mode::kDiscard;
 }
 
 std::string FormatBackend(const Backend& backend) {
@@ -499,7 +504,7 @@ std::string FormatRoute(const Route& route, const RouteOptions& defaults) {
   };
   list("listen", route.listen, [](const Listen& listen) { return listen.text; });
   list("from", route.from, [](const Cidr& block) { return block.ToString(); });
-  if (route.echo) text += " to=echo";
+  if (route.is_local()) text.append(" to=").append(kModes[static_cast<size_t>(route.mode)]);
   list("to", route.backends, FormatBackend);
   for (const Setting<RouteOptions>& setting : kSettings) {
     const std::string value = GetField(setting.field, route.options);

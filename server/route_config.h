@@ -6,7 +6,7 @@
 //   listen    ADDRESS[,ADDRESS...]: where it accepts, as for --listen
 //   from      BLOCK[,BLOCK...]: the clients it serves there, 10.0.0.0/8 or ::1; by default all
 //   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT];
-//             or echo
+//             or echo, or discard
 //   ...       the flag of the same name, for this route (RouteSettings)
 #ifndef PARKWAY_SERVER_ROUTE_CONFIG_H_
 #define PARKWAY_SERVER_ROUTE_CONFIG_H_
@@ -69,8 +69,8 @@ absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* res
 // Where to accept, each address once; a port 0 is another one each time.
 std::vector<netpoll::Endpoint> ListenAddresses(const std::vector<Route>& routes);
 
-// None of them relays.
-bool OnlyEcho(const std::vector<Route>& routes);
+// What the daemon is in one word: a proxy if any of them relays.
+Mode ModeOf(const std::vector<Route>& routes);
 
 // A backend as ParseBackend reads it.
 std::string FormatBackend(const Backend& backend);

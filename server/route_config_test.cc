@@ -83,8 +83,9 @@ TEST(RouteConfigTest, ReadsARoute) {
   EXPECT_EQ(route.options.idle_timeout, 5min);
   EXPECT_EQ(route.options.backlog, 7);
   EXPECT_EQ(route.options.connect_timeout, 5s);
-  EXPECT_FALSE(route.echo);
-  EXPECT_TRUE(Good("e listen=:1 to=echo").echo);
+  EXPECT_EQ(route.mode, Mode::kProxy);
+  EXPECT_EQ(Good("e listen=:1 to=echo").mode, Mode::kEcho);
+  EXPECT_EQ(Good("d listen=:1 to=discard").mode, Mode::kDiscard);
 }
 
 TEST(RouteConfigTest, ARouteMayTakeTheSourcesOfTheFlagsBack) {

@@ -76,7 +76,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
 absl::Status Server::BindBuiltIn() {
   Route echo = config_.routes.front();
   echo.name = "built-in";
-  echo.echo = true;
+  echo.mode = Mode::kEcho;
   built_in_ = NewRoute(echo, nullptr);
   for (int i = 0; i < 2; ++i) {
     const Plan plan = {.key = "built-in " + std::to_string(i),
@@ -161,7 +161,7 @@ std::string Server::DescribeRoutes() const {
   text += "\n";
   const Route& last = routes_.back()->config();
   if (config_.routes.size() == 1 && last.name == kDefaultRoute) {
-    if (last.echo) return text;
+    if (last.is_local()) return text;
     text += "  backends    ";
     for (const Backend& backend : last.backends) text += " " + FormatBackend(backend);
     return text + (built_in_ != nullptr ? " (built-in echo)\n" : "\n");
@@ -179,9 +179,10 @@ std::string Server::DescribeRoutes() const {
 }
 
 std::string Server::Banner() const {
-  const bool echo = OnlyEcho(config_.routes);
+  const Mode mode = ModeOf(config_.routes);
   const RouteOptions& defaults = config_.defaults;
-  std::string text = "parkway " + std::string(kVersion) + ": " + (echo ? "echo" : "proxy") + ", " +
+  std::string text = "parkway " + std::string(kVersion) + ": " +
+                     std::string(kModes[static_cast<size_t>(mode)]) + ", " +
                      std::to_string(scheduler_->worker_count()) + " workers" +
                      (config_.pin_cpus ? ", pinned" : "") + "\n" + DescribeRoutes();
   text += "  limits       " + std::to_string(max_conns_) + " connections (" +
@@ -191,7 +192,7 @@ std::string Server::Banner() const {
           FormatDuration(defaults.half_close_timeout) + ", drain " +
           FormatDuration(config_.drain_timeout) + "\n";
   const netpoll::Endpoint& last = doors_.back()->socket.at;
-  if (!last.is_unix() && (echo || built_in_ != nullptr)) {
+  if (!last.is_unix() && (mode == Mode::kEcho || built_in_ != nullptr)) {
     const std::string at = last.ToString();
     std::string host = last.is_any() ? "127.0.0.1" : at.substr(0, at.rfind(':'));
     if (host.front() == '[') host = host.substr(1, host.size() - 2);  // bash wants no brackets
@@ -362,9 +363,9 @@ void Server::StartSession(Conn&& client, const netpoll::CompactEndpoint& peer, S
 // Both connections live where this fiber starts.
 void Server::Serve(Session& session) {
   session.client().MoveToThisWorker(*poller_);
-  if (!session.is_echo()) session.backend() = Conn(*poller_);
+  if (!session.is_local()) session.backend() = Conn(*poller_);
   list_.Add(&session);
-  const EndReason failure = session.is_echo() ? EndReason::kNone : ConnectBackend(session);
+  const EndReason failure = session.is_local() ? EndReason::kNone : ConnectBackend(session);
   if (failure != EndReason::kNone) return session.Refuse(failure);
   Log("start", session);
   session.Run();

@@ -27,8 +27,8 @@ Session::Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& f
     : owner_(owner),
       route_(route),
       facts_(facts),
-      alive_(route.echo ? 1 : 2),
-      connecting_(!route.echo) {
+      alive_(route.local ? 1 : 2),
+      connecting_(!route.local) {
   static_assert(sizeof(Session) % alignof(Half) == 0);
   for (int i = 0; i < halves(); ++i) new (&half(i)) Half(*this);
   half(0).resume = &Start;
@@ -36,7 +36,7 @@ Session::Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& f
 
 Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
                               const SessionFacts& facts) {
-  const int halves = route.echo ? 1 : 2;
+  const int halves = route.local ? 1 : 2;
   void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
   Pointer session(new (memory) Session(owner, route, facts));
   session->client() = std::move(client);
@@ -66,7 +66,7 @@ bool Session::Connected() {
 }
 
 void Session::Run() {
-  if (!is_echo()) {
+  if (!is_local()) {
     half(1).resume = &RunNew;
     const bool spawned = sched::Spawn(half(1));
     PARKWAY_CHECK(spawned, 0);
@@ -78,6 +78,7 @@ void Session::RunNew(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
   half.resume = &RunWoken;
   if (half.session.owner_.large_flows.from_start) half.splices_left = kSmallSplicesMax;
+  if (half.session.route_.discards) half.splices_left = kDiscards;
   NoteActivity(half, sched::RoundTime());
   // The client's half looks after the silence of both until it ends (LimitTheOtherHalf).
   if (&half == &half.session.half(0)) half.session.LimitReading(half.source);
@@ -207,7 +208,7 @@ void Session::NoteActivity(Half& half, sched::Deadline at) {
 
 sched::Deadline Session::LastActivity() const {
   int64_t last = half(0).last_activity.load(std::memory_order_relaxed);
-  if (!is_echo()) last = std::max(last, half(1).last_activity.load(std::memory_order_relaxed));
+  if (!is_local()) last = std::max(last, half(1).last_activity.load(std::memory_order_relaxed));
   return sched::FromNs(last);
 }
 

@@ -60,8 +60,10 @@ struct SessionTimeouts {
 // What the sessions of one route have in common. Outlives them.
 struct SessionRoute {
   const SessionTimeouts timeouts;
-  // The client is its own target.
-  const bool echo;
+  // The daemon serves the client itself: it is its own target.
+  const bool local;
+  // What it sends is dropped. Local.
+  const bool discards;
 };
 
 // What all sessions have in common, and who serves them. Outlives them.
@@ -135,7 +137,8 @@ class Session {
     std::atomic<int64_t> bytes{0};
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
-    // Of a large flow: small splices until it is copied again. 0: it is copied.
+    // Of a large flow: small splices until it is copied again. 0: it is copied. kDiscards: it is
+    // dropped.
     uint8_t splices_left = 0;
   };
 
@@ -144,16 +147,16 @@ class Session {
   };
   using Pointer = std::unique_ptr<Session, Deleter>;
 
-  // An echo session has one half.
+  // A local session has one half.
   static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client,
                      const SessionFacts& facts);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   SessionRoute& route() const { return route_; }
-  bool is_echo() const { return route_.echo; }
+  bool is_local() const { return route_.local; }
   netpoll::Conn& client() { return half(0).source; }
-  // Not of an echo session. Closed, until the owner makes it one.
+  // Not of a local session. Closed, until the owner makes it one.
   netpoll::Conn& backend() { return half(1).source; }
 
   // The session's first fiber writes here until it is connected, others read afterwards.
@@ -161,7 +164,10 @@ class Session {
   const SessionFacts& facts() const { return facts_; }
   // From the client, and to it. Any thread.
   int64_t bytes_up() const { return half(0).bytes.load(std::memory_order_relaxed); }
-  int64_t bytes_down() const { return half(halves() - 1).bytes.load(std::memory_order_relaxed); }
+  int64_t bytes_down() const {
+    if (route_.discards) return 0;
+    return half(halves() - 1).bytes.load(std::memory_order_relaxed);
+  }
   // From the beginning to the first byte for the client; 0: there was none. Any thread.
   sched::Duration first_byte() const {
     return sched::Duration(first_byte_ns_.load(std::memory_order_relaxed));
@@ -203,6 +209,7 @@ class Session {
   static constexpr uint8_t kFullReadsToSplice = 8;
   // So many splices in a row that are not large, and the flow is copied again.
   static constexpr uint8_t kSmallSplicesMax = 8;
+  static constexpr uint8_t kDiscards = 255;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& facts);
@@ -216,7 +223,7 @@ class Session {
   // The halves lie behind the record.
   Half& half(int which) { return *(reinterpret_cast<Half*>(this + 1) + which); }
   const Half& half(int which) const { return *(reinterpret_cast<const Half*>(this + 1) + which); }
-  int halves() const { return is_echo() ? 1 : 2; }
+  int halves() const { return is_local() ? 1 : 2; }
   Half& Other(const Half& it) { return half(&it == &half(0) ? halves() - 1 : 0); }
   netpoll::Conn& Target(const Half& it) { return Other(it).source; }
 

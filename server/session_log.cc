@@ -39,8 +39,8 @@ void Server::Log(std::string_view event, Session& session) {
   if (!Wants(route.options, event, facts)) return;
   AccessEntry entry = EntryOf(event, facts);
   entry.route = route.name;
-  if (route.echo) {
-    entry.backend = "echo";
+  if (route.is_local()) {
+    entry.backend = kModes[static_cast<size_t>(route.mode)];
   } else {
     entry.queued = facts.queued;
     if (facts.backend != nullptr) entry.backend = *facts.backend;

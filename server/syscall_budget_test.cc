@@ -40,7 +40,7 @@ class SyscallBudgetTest : public testing::Test {
   void Start(bool echo) {
     Config config;
     Route route = {.name = "tested", .listen = {{"", {*Endpoint::Parse("127.0.0.1:0")}}}};
-    route.echo = echo;
+    route.mode = echo ? Mode::kEcho : Mode::kProxy;
     if (!echo) route.backends = {{.at = {backend_.local()}}};
     config.routes = {route};
     config.workers = 1;

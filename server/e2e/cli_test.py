@@ -67,7 +67,7 @@ class Mistakes(DaemonTest):
                 ("--idle_timeout=5", "--idle_timeout=5: add a unit, for example 5s"),
                 ("--buffer_memory=64", "--buffer_memory=64: add a unit, for example 64KiB"),
                 ("--idle_timeout=soon", "--idle_timeout=soon: not a duration"),
-                ("--mode=tcp", "--mode=tcp: must be proxy or echo"),
+                ("--mode=tcp", "--mode=tcp: must be proxy, echo or discard"),
                 ("--workers=-1", "--workers=-1: must be a whole number"),
                 ("--workers=many", "--workers=many: must be a whole number"),
                 ("--pin_cpus=perhaps", "--pin_cpus=perhaps: must be true or false"),

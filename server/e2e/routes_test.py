@@ -3,13 +3,15 @@
 """Several routes in one daemon: whom each serves, and what serves them."""
 
 import collections
+import json
+import socket
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, SLOW, DaemonTest, address_of, free_port, main, run_parkway)
+    HOST, MIB, SLOW, DaemonTest, address_of, free_port, main, run_parkway, wait_until)
 
 
 class Routes(DaemonTest):
@@ -153,6 +155,38 @@ class Names(DaemonTest):
                             f"--route=echo listen={HOST}:0 to=echo")
         self.assert_refused(daemon)
         daemon.wait_for_line(r"^parkway: route web: backend .*: Connection refused")
+
+
+class Discard(DaemonTest):
+    def test_reads_all_and_then_finishes_too(self):
+        daemon = self.start("--mode=discard", "--listen=127.0.0.1:0", "--workers=2")
+        self.assertIn(": discard, ", daemon.stderr()[0])
+        client = self.connect(daemon.address)
+        client.sendall(b"x" * 8 * MIB)
+        client.shutdown(socket.SHUT_WR)
+        self.assert_ends(client, "fin")
+        self.assertEqual(daemon.pipes(), 0)
+        self.stop(daemon)
+        self.assertEqual(daemon.summary(), {"served": 1, "client_fin": 1})
+
+    def test_beside_others_and_in_the_log(self):
+        log = Path(self.folder(), "access")
+        daemon = self.start("--route=a listen=127.0.0.1:0 to=discard", "--workers=2",
+                            "--route=b listen=127.0.0.1:0 to=echo", f"--access_log={log}",
+                            "--access_log_format=json")
+        client = self.connect(daemon.listening[0])
+        client.sendall(b"x" * 1000)
+        self.assert_silent(client)
+        echoed = self.connect(daemon.listening[1])
+        self.assert_echoes(echoed)
+        client.close()
+        line = wait_until(lambda: log.read_text(), "its line")
+        entry = json.loads(line.splitlines()[0])
+        self.assertEqual((entry["backend"], entry["bytes_up"], entry["bytes_down"]),
+                         ("discard", 1000, 0))
+        self.assertNotIn("first_byte_ms", entry)
+        echoed.close()
+        self.stop(daemon)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,8 @@ void CheckBounds(const Config& config) {
 void CheckRoute(const Route& route, bool trial) {
   Require(!route.name.empty() && route.name.size() <= kRouteNameMax, "a route has a name", "");
   Require(!route.listen.empty(), "a route listens somewhere", route.name);
-  Require(route.backends.empty() == (route.echo || trial), "a route has backends or echoes", "");
+  Require(route.backends.empty() == (route.is_local() || trial), "a route has backends or echoes",
+          "");
   for (const Listen& listen : route.listen) {
     Require(!listen.at.empty() && !listen.text.empty(), "a name has an address", route.name);
   }

@@ -192,7 +192,7 @@ std::optional<Plan> PlanOf(const Ending& ending, uint64_t seed) {
   Script client = PeerOf(*way, way->request, way->reply);
   Script backend = PeerOf(*way, way->reply, way->request);
   if (ending.echo) {
-    plan.route().echo = true;
+    plan.route().mode = Mode::kEcho;
     plan.route().backends.clear();
     client = PeerOf(*way, way->reply, way->reply);
   }

@@ -367,7 +367,7 @@ void AddReloads(Dice& dice, Plan& plan) {
     if (dice.Percent(30)) route.name = "other";
     if (dice.Percent(40)) {
       next.routes.push_back(
-          {.name = "more", .listen = {{"", {LoopbackAt(kDaemonPort + 1)}}}, .echo = true});
+          {.name = "more", .listen = {{"", {LoopbackAt(kDaemonPort + 1)}}}, .mode = Mode::kEcho});
       if (dice.Percent(50)) std::swap(next.routes[0], next.routes[1]);
     }
     if (dice.Percent(20)) next.workers += 1;
@@ -377,7 +377,7 @@ void AddReloads(Dice& dice, Plan& plan) {
 
 // Without a backend: the daemon itself sends everything back.
 void Echo(Dice& dice, Plan& plan) {
-  plan.route().echo = true;
+  plan.route().mode = Mode::kEcho;
   AddClients(dice, plan, 8, [&] { return PingPong(dice, 20000); });
 }
 

@@ -314,7 +314,7 @@ class World {
     const bool exact = std::all_of(clients_.begin(), clients_.end(), takes_all) &&
                        std::all_of(backends_.begin(), backends_.end(), takes_all);
     const int64_t down = received(clients_);
-    const int64_t up = plan_.route().echo ? down : received(backends_);
+    const int64_t up = plan_.route().is_local() ? down : received(backends_);
     Require(!exact || (logged_.up == up && logged_.down == down),
             "the access log says " + std::to_string(logged_.up) + " and " +
                 std::to_string(logged_.down) + " bytes, it was " + std::to_string(up) + " and " +
@@ -335,7 +335,7 @@ class World {
   }
 
   const Peer* PartnerOf(const Peer& client) const {
-    if (plan_.route().echo) return &client;
+    if (plan_.route().is_local()) return &client;
     for (const auto& backend : backends_) {
       if (backend->partner() == client.id()) return backend.get();
       // An echoing backend's stream is its client's own.
@@ -435,7 +435,7 @@ class World {
     const Peer& client = *clients_.back();
     const bool alone = clients_.size() == 1;
     const Peer* const backend = alone && backends_.size() == 1 ? backends_.front().get() : nullptr;
-    const Peer* const sender = plan_.route().echo ? &client : backend;
+    const Peer* const sender = plan_.route().is_local() ? &client : backend;
     outcome.client_saw = client_waits_ ? "waits" : WhatSaw(client, sender);
     outcome.backend_saw = backend != nullptr ? WhatSaw(*backend, &client) : kNobody;
     for (int i = 0; i < kEndReasons; ++i) {
