@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -113,9 +114,10 @@ class CompactEndpoint {
   Endpoint Expand() const;
   int family() const { return family_; }
   uint16_t port() const { return port_; }
-  // REQUIRES: family() is AF_INET.
-  std::array<uint8_t, 4> ipv4() const {
-    return {address_[12], address_[13], address_[14], address_[15]};
+  // Of the address alone: 4 of an IPv4 one, 16 of an IPv6 one, else none. Lives as long as this.
+  std::span<const uint8_t> bytes() const {
+    const std::span<const uint8_t> all = address_;
+    return family_ == AF_INET ? all.last(4) : family_ == AF_INET6 ? all : all.first(0);
   }
 
  private:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/access_log.h"
 
-#include <algorithm>
 #include <charconv>
 #include <concepts>
 #include <cstring>
@@ -44,13 +43,11 @@ class LineWriter {
   }
   // "192.0.2.7:1234", which most clients are.
   void Ipv4(const netpoll::CompactEndpoint& client) {
-    char separator = '.';
-    const auto parts = client.ipv4();
-    for (size_t i = 0; i < parts.size(); ++i) {
-      if (i == parts.size() - 1) separator = ':';
-      Number(parts[i]);
-      Char(separator);
+    for (const uint8_t part : client.bytes()) {
+      Number(part);
+      Char('.');
     }
+    at_[-1] = ':';
     Number(client.port());
   }
   // What is not plain is `escape` and two digits.

@@ -263,15 +263,14 @@ DEFINE_string(
     log, "stderr",
     "Where what the operator should know goes. "
     "off, stdout, stderr, syslog or a path with a /: backends that go down or up, reloads, "
-    "lack of descriptors, at most one line a second of each. Files get the time before "
+    "lack of descriptors. Files get the time before "
     "each line; SIGUSR1 opens them anew. What is wrong at the start is on stderr in any "
     "case.");
-DEFINE_string(
-    access_log, "off",
-    "Where a line for each session goes. "
-    "off, stdout, stderr, syslog or a path with a /. Lines come together every 100ms. No "
-    "session waits for its line: what the target does not take within a second, with 4MiB "
-    "waiting, is lost and counted. SIGUSR1 opens a file anew.");
+DEFINE_string(access_log, "off",
+              "Where a line for each session goes. "
+              "off, stdout, stderr, syslog or a path with a /. Lines come together every 100ms. No "
+              "session waits for its line: what the target does not take within a second, or what "
+              "finds 512 pieces waiting, is lost and counted. SIGUSR1 opens a file anew.");
 DEFINE_string(access_log_format, "text",
               "How lines of the access log are written. "
               "text or json. text: in the order of HAProxy's tcplog. json: an object a line. "
@@ -490,9 +489,8 @@ absl::Status RouteReader::ReadDefault() {
   if (status.ok()) status = ReadAddresses(backend, &ParseBackend, route.backends);
   if (!status.ok()) return status;
   if (route.is_local() && !backend.empty()) {
-    return parsed.error(backend.front(),
-                        "--mode=" + std::string(kModes[static_cast<size_t>(route.mode)]) +
-                            " has no backends; drop one of the two");
+    return parsed.error(backend.front(), "--mode=" + std::string(ToString(route.mode)) +
+                                             " has no backends; drop one of the two");
   }
   if (is_given && !route.is_local() && backend.empty()) {
     return parsed.error(listen.empty() ? mode.back() : listen.front(),
@@ -512,10 +510,9 @@ absl::Status RouteReader::ReadDefault() {
 // The last one counts.
 absl::Status RouteReader::ReadMode(const std::vector<size_t>& given, Mode& mode) const {
   for (const size_t at : given) {
-    const std::string& value = settings_[at].value;
-    const auto* const found = std::find(std::begin(kModes), std::end(kModes), value);
-    if (found == std::end(kModes)) return settings_[at].Error("must be proxy, echo or discard");
-    mode = static_cast<Mode>(found - std::begin(kModes));
+    const absl::StatusOr<int> index = ParseChoice(settings_[at].value, kModes);
+    if (!index.ok()) return settings_[at].Error(std::string(index.status().message()));
+    mode = static_cast<Mode>(*index);
   }
   return absl::OkStatus();
 }
@@ -593,7 +590,7 @@ std::string Effective(const Flag& flag, const Config& config,
   if (std::holds_alternative<ModeFlag>(flag.sets)) {
     const Route& first = config.routes.front();
     const Mode mode = first.name == kDefaultRoute ? first.mode : Mode::kProxy;
-    return std::string(kModes[static_cast<size_t>(mode)]);
+    return std::string(ToString(mode));
   }
   const std::string given = Joined(settings, flag.name);
   return given.empty() ? Info(flag).default_value : given;
@@ -750,7 +747,7 @@ void AppendRoute(const Route& route, const RouteOptions& defaults,
     return;
   }
   if (route.is_local()) {
-    lines.push_back("--mode=" + std::string(kModes[static_cast<size_t>(route.mode)]));
+    lines.push_back("--mode=" + std::string(ToString(route.mode)));
   }
   for (const Listen& listen : route.listen) lines.push_back("--listen=" + listen.text);
   for (const Backend& backend : route.backends)

@@ -119,8 +119,7 @@ absl::Status internal::OutOfRange(const std::string& min, const std::string& max
                                     " to " + max);
 }
 
-absl::StatusOr<int> internal::Choose(std::string_view value,
-                                     std::span<const std::string_view> names) {
+absl::StatusOr<int> ParseChoice(std::string_view value, std::span<const std::string_view> names) {
   const auto found = std::find(names.begin(), names.end(), value);
   if (found != names.end()) return static_cast<int>(found - names.begin());
   std::string all;

@@ -94,6 +94,9 @@ struct Setting {
 absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max,
                                    bool or_zero = false);
 
+// The index of `value` among the names. The error lists them.
+absl::StatusOr<int> ParseChoice(std::string_view value, std::span<const std::string_view> names);
+
 // Each once. The error names the one that is wrong.
 absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max);
 // The text from which ParseAddresses makes them.
@@ -107,8 +110,6 @@ std::string FormatBytes(std::string_view bytes);
 namespace internal {
 
 absl::Status OutOfRange(const std::string& min, const std::string& max, bool or_zero);
-// The index of `value`. The error lists the names.
-absl::StatusOr<int> Choose(std::string_view value, std::span<const std::string_view> names);
 
 template <class Owner>
 absl::Status Set(const BoolField<Owner>& flag, std::string_view value, Owner& owner) {
@@ -158,7 +159,7 @@ absl::Status Set(const SizeField<Owner>& bounds, std::string_view value, Owner& 
 
 template <class Owner>
 absl::Status Set(const ChoiceField<Owner>& choice, std::string_view value, Owner& owner) {
-  const absl::StatusOr<int> index = Choose(value, choice.names);
+  const absl::StatusOr<int> index = ParseChoice(value, choice.names);
   if (index.ok()) choice.set(owner, *index);
   return index.status();
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/lineup.h"
 
-#include <netinet/in.h>
-
 #include <algorithm>
 #include <climits>
 #include <cmath>
@@ -128,19 +126,9 @@ std::vector<uint32_t> Rotation(const std::vector<int>& weights) {
   return rotation;
 }
 
-uint64_t ClientHash(const netpoll::Endpoint& client) {
-  std::span<const uint8_t> bytes;
-  if (client.family() == AF_INET) {
-    const auto* const v4 = reinterpret_cast<const sockaddr_in*>(client.data());
-    bytes = {reinterpret_cast<const uint8_t*>(&v4->sin_addr), sizeof v4->sin_addr};
-  } else if (client.family() == AF_INET6) {
-    const auto* const v6 = reinterpret_cast<const sockaddr_in6*>(client.data());
-    bytes = v6->sin6_addr.s6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) bytes = bytes.last(sizeof(in_addr));
-  } else {
-    return 0;
-  }
-  return XXH3_64bits(bytes.data(), bytes.size());
+uint64_t ClientHash(const netpoll::CompactEndpoint& client) {
+  const std::span<const uint8_t> bytes = client.bytes();
+  return bytes.empty() ? 0 : XXH3_64bits(bytes.data(), bytes.size());
 }
 
 Lineup::Lineup(std::vector<Member> members, Balance balance, int balance_factor)

@@ -101,7 +101,7 @@ inline bool AsksForClient(Balance balance) {
 
 // XXH3 of the client's address without its port, the same in every process; IPv4 clients of a
 // dual-stack listener are IPv4 clients. 0 for a Unix socket's.
-uint64_t ClientHash(const netpoll::Endpoint& client);
+uint64_t ClientHash(const netpoll::CompactEndpoint& client);
 
 // The order in which weights take turns: w of them belong to a weight of w, spread evenly, and
 // equal weights follow one another. Earliest deadline first (Liu and Layland 1973), turn k of a

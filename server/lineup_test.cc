@@ -111,10 +111,14 @@ class Pool {
   std::vector<Member> members_;
 };
 
+uint64_t HashOfClient(const std::string& at) {
+  return ClientHash(netpoll::CompactEndpoint(*netpoll::Endpoint::Parse(at)));
+}
+
 uint64_t Client(int number) {
-  return ClientHash(*netpoll::Endpoint::Parse("10." + std::to_string(number >> 16) + "." +
-                                              std::to_string(number >> 8 & 255) + "." +
-                                              std::to_string(number & 255) + ":1"));
+  return HashOfClient("10." + std::to_string(number >> 16) + "." +
+                      std::to_string(number >> 8 & 255) + "." + std::to_string(number & 255) +
+                      ":1");
 }
 
 TEST(LineupTest, NobodyServesAnEmptyOne) {
@@ -227,12 +231,12 @@ TEST(Random2Test, TheFullestIsHardlyFullerThanTheRest) {
 
 TEST(ClientHashTest, IsTheSameInEveryProcessAndWithoutThePort) {
   // XXH3_64bits of c0 00 02 01, by xxhsum -H3 0.8.1.
-  const uint64_t hash = ClientHash(*netpoll::Endpoint::Parse("192.0.2.1:1"));
+  const uint64_t hash = HashOfClient("192.0.2.1:1");
   EXPECT_EQ(hash, 0x2c1c901eed9adc4au);
-  EXPECT_EQ(ClientHash(*netpoll::Endpoint::Parse("192.0.2.1:65535")), hash);
-  EXPECT_EQ(ClientHash(*netpoll::Endpoint::Parse("[::ffff:192.0.2.1]:1")), hash);
-  EXPECT_NE(ClientHash(*netpoll::Endpoint::Parse("[2001:db8::1]:1")), hash);
-  EXPECT_EQ(ClientHash(*netpoll::Endpoint::Parse("unix:@x")), 0u);
+  EXPECT_EQ(HashOfClient("192.0.2.1:65535"), hash);
+  EXPECT_EQ(HashOfClient("[::ffff:192.0.2.1]:1"), hash);
+  EXPECT_NE(HashOfClient("[2001:db8::1]:1"), hash);
+  EXPECT_EQ(HashOfClient("unix:@x"), 0u);
 }
 
 class HashTest : public ::testing::TestWithParam<Balance> {

@@ -72,8 +72,7 @@ Relay::Step Relay::Move() {
 
 [[gnu::noinline]] Relay::Step Relay::Drop() {
   const IoResult read = reader_.TryRead(buffers().Scratch());
-  const int64_t before = half_.bytes.load(std::memory_order_relaxed);
-  half_.bytes.store(before + static_cast<int64_t>(read.bytes), std::memory_order_relaxed);
+  (void)half_.Count(read.bytes);
   return {read, /*reading=*/true};
 }
 

@@ -32,6 +32,7 @@ enum class LogSessions : uint8_t { kOff, kEnd, kAll };
 // What becomes of what clients send: a backend gets it, or they themselves, or nobody.
 enum class Mode : uint8_t { kProxy, kEcho, kDiscard };
 inline constexpr std::string_view kModes[] = {"proxy", "echo", "discard"};
+inline constexpr std::string_view ToString(Mode mode) { return kModes[static_cast<size_t>(mode)]; }
 
 inline constexpr int kConnectRetriesMax = 15;
 

@@ -216,7 +216,7 @@ class Reader {
 
   absl::Status ReadTo(const RouteWord& word) {
     for (const Mode mode : {Mode::kEcho, Mode::kDiscard}) {
-      if (word.value != kModes[static_cast<size_t>(mode)]) continue;
+      if (word.value != ToString(mode)) continue;
       route_.mode = mode;
       return absl::OkStatus();
     }
@@ -504,7 +504,7 @@ std::string FormatRoute(const Route& route, const RouteOptions& defaults) {
   };
   list("listen", route.listen, [](const Listen& listen) { return listen.text; });
   list("from", route.from, [](const Cidr& block) { return block.ToString(); });
-  if (route.is_local()) text.append(" to=").append(kModes[static_cast<size_t>(route.mode)]);
+  if (route.is_local()) text.append(" to=").append(ToString(route.mode));
   list("to", route.backends, FormatBackend);
   for (const Setting<RouteOptions>& setting : kSettings) {
     const std::string value = GetField(setting.field, route.options);

@@ -139,8 +139,7 @@ const ServedRoute::Lineups& ServedRoute::Current() {
 Asking ServedRoute::AskFor(const Session& session) {
   Asking asking;
   asking.turn = turn_.fetch_add(1, std::memory_order_relaxed);
-  if (AsksForClient(config_.options.balance))
-    asking.client = ClientHash(session.facts().client.Expand());
+  if (AsksForClient(config_.options.balance)) asking.client = ClientHash(session.facts().client);
   return asking;
 }
 

@@ -181,9 +181,8 @@ std::string Server::DescribeRoutes() const {
 std::string Server::Banner() const {
   const Mode mode = ModeOf(config_.routes);
   const RouteOptions& defaults = config_.defaults;
-  std::string text = "parkway " + std::string(kVersion) + ": " +
-                     std::string(kModes[static_cast<size_t>(mode)]) + ", " +
-                     std::to_string(scheduler_->worker_count()) + " workers" +
+  std::string text = "parkway " + std::string(kVersion) + ": " + std::string(ToString(mode)) +
+                     ", " + std::to_string(scheduler_->worker_count()) + " workers" +
                      (config_.pin_cpus ? ", pinned" : "") + "\n" + DescribeRoutes();
   text += "  limits       " + std::to_string(max_conns_) + " connections (" +
           std::to_string(descriptors_) + " open files), connect " +

@@ -117,6 +117,13 @@ class Session {
   struct Half : sched::Continuation {
     explicit Half(Session& session_in) : session(session_in) {}
 
+    // How many bytes there were before these. On the half's own fiber.
+    int64_t Count(size_t more) {
+      const int64_t before = bytes.load(std::memory_order_relaxed);
+      bytes.store(before + static_cast<int64_t>(more), std::memory_order_relaxed);
+      return before;
+    }
+
     Session& session;
     netpoll::Conn source;
     // When bytes last moved, in nanoseconds; stored and loaded by both halves. Relaxed: a late look
@@ -132,8 +139,8 @@ class Session {
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
-    // What the target's kernel has taken. Stored by this half, loaded by the log, too; relaxed: the
-    // last look comes after the half has left.
+    // What the target's kernel has taken. Stored by this half (Count), loaded by the log, too;
+    // relaxed: the last look comes after the half has left.
     std::atomic<int64_t> bytes{0};
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
@@ -263,9 +270,7 @@ class Session {
 
 // On the path of every request.
 inline void Session::NoteSent(Half& half, size_t bytes) {
-  const int64_t before = half.bytes.load(std::memory_order_relaxed);
-  if (__builtin_expect(before == 0, false) && bytes > 0) NoteFirstSent(half);
-  half.bytes.store(before + static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  if (__builtin_expect(half.Count(bytes) == 0, false) && bytes > 0) NoteFirstSent(half);
 }
 
 }  // namespace parkway

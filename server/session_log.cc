@@ -40,7 +40,7 @@ void Server::Log(std::string_view event, Session& session) {
   AccessEntry entry = EntryOf(event, facts);
   entry.route = route.name;
   if (route.is_local()) {
-    entry.backend = kModes[static_cast<size_t>(route.mode)];
+    entry.backend = ToString(route.mode);
   } else {
     entry.queued = facts.queued;
     if (facts.backend != nullptr) entry.backend = *facts.backend;

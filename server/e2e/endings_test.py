@@ -383,6 +383,15 @@ class Rows(DaemonTest):
 
     # ---- At a limit.
 
+    def check_beside(self, daemon, client, backend, row):
+        """The other session is whole, and ends by its client."""
+        self.assert_relays(client, backend)
+        client.close()
+        self.assert_ends(backend, "fin")
+        backend.close()
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged, "client_fin")
+
     def play_no_place(self, row):
         self.assertEqual((row.client, row.backend), ("waits", "—"))
         daemon = self.echo("--max_conns=1", "--workers=1")
@@ -423,12 +432,7 @@ class Rows(DaemonTest):
         hard = self.starve(daemon, spare=1)
         self.assert_refused(daemon)
         self.feed(daemon, hard)
-        self.assert_relays(client, backend)
-        client.close()
-        self.assert_ends(backend, "fin")
-        backend.close()
-        daemon.await_descriptors(0)
-        self.check_logged(daemon, "client_fin", row.logged)
+        self.check_beside(daemon, client, backend, row)
 
     def play_no_port(self, row):
         """With and without a source address; each client takes the one port that there is."""
@@ -441,12 +445,7 @@ class Rows(DaemonTest):
             backend = self.accept(server)
             self.assert_refused(daemon, source="127.0.0.12")
             daemon.wait_for_line("Cannot assign requested address")
-            self.assert_relays(client, backend)
-            client.close()
-            self.assert_ends(backend, "fin")
-            backend.close()
-            daemon.await_descriptors(0)
-            self.check_logged(daemon, row.logged, "client_fin")
+            self.check_beside(daemon, client, backend, row)
 
     def play_no_route(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))
@@ -463,12 +462,7 @@ class Rows(DaemonTest):
                             flags=(f"--max_queue={most}", "--queue_timeout=200ms"))
         client, backend = self.session(daemon, server)
         self.assert_refused(daemon)
-        self.assert_relays(client, backend)
-        client.close()
-        self.assert_ends(backend, "fin")
-        backend.close()
-        daemon.await_descriptors(0)
-        self.check_logged(daemon, row.logged, "client_fin")
+        self.check_beside(daemon, client, backend, row)
 
     def play_all_down(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))

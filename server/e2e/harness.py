@@ -68,27 +68,31 @@ def wait_until(condition, what, patience=PATIENCE):
     return value
 
 
+def limiting(nofile=None, cpus=None, without_capabilities=()):
+    """What a child does before it becomes the program."""
+
+    def limit():
+        if nofile is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
+        for capability in without_capabilities:  # fails if the test has none itself
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+    return limit
+
+
 class Daemon:
     """A running Parkway that has printed its banner."""
 
-    def __init__(self, *flags, env=None, nofile=None, cpus=None, without_capabilities=(),
-                 wrapper=()):
+    def __init__(self, *flags, env=None, wrapper=(), **limits):
         self.flags = flags
         self.exit_code = None
         self._lines = []
         self._changed = threading.Condition()
-
-        def limit():
-            if nofile is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-            if cpus is not None:
-                os.sched_setaffinity(0, cpus)
-            for capability in without_capabilities:  # fails if the test has none itself
-                ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-
         self.process = subprocess.Popen(
             [*wrapper, PARKWAY, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, preexec_fn=limit)
+            stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, preexec_fn=limiting(**limits))
         self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
@@ -260,17 +264,10 @@ class Daemon:
         self.process.stderr.close()
 
 
-def run_parkway(*flags, patience=PATIENCE, env=None, nofile=None, without_capabilities=()):
+def run_parkway(*flags, patience=PATIENCE, env=None, **limits):
     """Runs it to its end, for what must not serve."""
-
-    def limit():
-        if nofile is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-        for capability in without_capabilities:  # fails if the test has none itself
-            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-
     return subprocess.run([PARKWAY, *flags], stdin=subprocess.DEVNULL, capture_output=True,
-                          timeout=patience, env={**os.environ, **(env or {})}, preexec_fn=limit,
+                          timeout=patience, env={**os.environ, **(env or {})}, preexec_fn=limiting(**limits),
                           text=True, errors="replace")
 
 

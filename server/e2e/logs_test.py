@@ -51,7 +51,7 @@ class LogTest(DaemonTest):
     def exchange(self, daemon, data=b"hello"):
         """One session that the client ends; its client's address."""
         client = self.connect(daemon.address)
-        at = "%s:%d" % client.getsockname()
+        at = address_of(client)
         client.sendall(data)
         self.assertEqual(recv_exactly(client, len(data)), data)
         client.shutdown(socket.SHUT_WR)
@@ -64,7 +64,7 @@ class LogTest(DaemonTest):
         client = self.keep(socket.socket())
         client.settimeout(PATIENCE)
         client.bind((HOST, 0))
-        at = "%s:%d" % client.getsockname()
+        at = address_of(client)
         with self.assertRaises(ConnectionResetError):
             client.connect(sockaddr_of(daemon.address)[1])
             client.recv(1)
@@ -76,7 +76,7 @@ class Sessions(LogTest):
         server = self.listen()
         daemon = self.serve(to=[address_of(server)])
         client, backend = self.session(daemon, server)
-        at = "%s:%d" % client.getsockname()
+        at = address_of(client)
         client.sendall(b"x" * 1000)
         recv_exactly(backend, 1000)
         backend.sendall(b"y" * 3 * MIB)  # some of it is spliced
