@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <functional>
 #include <memory>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -495,6 +497,49 @@ TEST(PollShardOpenTest, RunningOutOfDescriptorsIsAnErrorThatSaysWhichCall) {
     EXPECT_FALSE(opened.ok());
     EXPECT_EQ(opened.message().find(name), 0u) << opened;
   }
+}
+
+// Whose call to watch a descriptor returns late.
+class SlowToReturn : public ScriptedCalls {
+ public:
+  int EpollCtl(int epfd, int operation, int fd, epoll_event* event) override {
+    const int result = ScriptedCalls::EpollCtl(epfd, operation, fd, event);
+    while (waits && !told.load(std::memory_order_relaxed)) {
+    }
+    return result;
+  }
+
+  bool waits = false;
+  std::atomic<bool> told{false};  // relaxed, so that it orders nothing
+};
+
+// A thief that is told before the owner's call has returned: nothing but the kernel orders what the
+// owner wrote before what it reads, and ThreadSanitizer must know that.
+TEST(PollShardThiefTest, FindsWhatTheOwnerMade) {
+  SlowToReturn calls;
+  const Kernel kernel(&calls);
+  PollShard::Shards shards;
+  shards.push_back(std::make_unique<PollShard>(kernel, sched::Host::Real(), 0, shards));
+  PollShard& shard = *shards.back();
+  ASSERT_TRUE(shard.Open().ok());
+  calls.waits = true;
+  std::thread thief([&] {
+    sched::WaiterList ready;
+    while (ready.empty()) (void)shard.Poll(ready);
+    (void)ready.PopFront();
+    calls.told.store(true, std::memory_order_relaxed);
+  });
+  auto [ours, theirs] = ConnectedPair();
+  theirs.Send("x");
+  PollDesc& desc = *shard.Take();
+  sched::Continuation waiter;
+  PollSlot& slot = desc.slot(Direction::kRead);
+  EXPECT_FALSE(slot.BeginWait());
+  EXPECT_TRUE(slot.Commit(sched::Waiter(&waiter).word()));
+  EXPECT_EQ(shard.Register(desc, ours.fd(), Direction::kRead), 0);
+  thief.join();
+  EXPECT_TRUE(slot.EndWait());
+  shard.Give(&desc);
 }
 
 }  // namespace
