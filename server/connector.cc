@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "sched/fibers.h"
+
 namespace parkway {
 
 using netpoll::ConnectOptions;
@@ -51,10 +53,11 @@ absl::Status Connector::Check(const netpoll::Kernel& kernel,
 IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline) {
   const Ways& ways = WaysTo(to.family());
   const uint32_t turn = ways.size() > 1 ? turn_.fetch_add(1, std::memory_order_relaxed) : 0;
-  IoResult result;
-  for (size_t i = 0; i < ways.size(); ++i) {
+  IoResult result = conn.Connect(to, deadline, ways[turn % ways.size()]);
+  for (size_t i = 1; i < ways.size() && result.os_error == EADDRNOTAVAIL; ++i) {
+    // The kernel has looked at every port, which took milliseconds of this worker.
+    sched::Yield();
     result = conn.Connect(to, deadline, ways[(turn + i) % ways.size()]);
-    if (result.os_error != EADDRNOTAVAIL) break;
   }
   return result;
 }

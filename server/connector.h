@@ -34,7 +34,7 @@ class Connector {
 
   // Connects as Conn::Connect does, each time from the next source address of the family of `to`,
   // if there are any. One that has no free port is passed over: EADDRNOTAVAIL is the error only
-  // when all have none. From any fiber, which it blocks.
+  // when all have none; other fibers have their turn between two. From any fiber, which it blocks.
   netpoll::IoResult Connect(netpoll::Conn& conn, const netpoll::Endpoint& to,
                             sched::Deadline deadline);
 
