@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/access_log.h"
 
+#include <algorithm>
 #include <charconv>
 #include <concepts>
 #include <cstring>
@@ -33,7 +34,7 @@ class LineWriter {
   void Time(int64_t ns_since_1970) { at_ = WriteRfc3339(ns_since_1970, at_); }
   // Milliseconds, to the microsecond: "0.213".
   void Ms(sched::Duration span) {
-    const int64_t us = span.count() / 1000;
+    const int64_t us = std::max<int64_t>(span.count(), 0) / 1000;
     Number(us / 1000);
     const auto part = static_cast<int>(us % 1000);
     Char('.');

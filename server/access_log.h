@@ -19,9 +19,10 @@
 
 namespace parkway {
 
-// What a line tells. Empty names and spans below 0: there is none.
+// What a line tells. Empty names and spans of kNone: there is none. A span may be below 0, and
+// counts as 0 then: it began on one worker and ended on another, whose round is older.
 struct AccessEntry {
-  static constexpr sched::Duration kNone{-1};
+  static constexpr sched::Duration kNone = sched::Duration::min();
 
   // "start", "progress" or "end".
   std::string_view event;

@@ -74,6 +74,18 @@ TEST(AccessLogTest, WhatThereIsNotIsADashOrAbsent) {
   }
 }
 
+// It began on one worker and ended on another, whose round is older.
+TEST(AccessLogTest, ASpanBelowZeroIsZero) {
+  AccessEntry entry = Proxied();
+  entry.queued = entry.total = sched::Duration(-1);
+  entry.connect = entry.first_byte = std::chrono::milliseconds(-5);
+  const std::string text = Line(AccessFormat::kText, entry);
+  EXPECT_NE(text.find(" 0.000/0.000/0.000/0.000 "), text.npos) << text;
+  const std::string json = Line(AccessFormat::kJson, entry);
+  EXPECT_NE(json.find(R"("connect_ms":0.000,"first_byte_ms":0.000,"total_ms":0.000,)"), json.npos)
+      << json;
+}
+
 TEST(AccessLogTest, NobodyForgesALineOrAColumn) {
   AccessEntry entry = Proxied();
   entry.backend = "unix:/run/a b\n\"\\\xe9";

@@ -67,7 +67,7 @@ class SessionList {
     }
     return true;
   }
-  static constexpr int kLoggedAtOnce = 64;
+  static constexpr int kLoggedAtOnce = 16;
 
   int64_t ended(EndReason reason) const {
     return ended_[static_cast<int>(reason)].load(std::memory_order_relaxed);

@@ -10,11 +10,18 @@
 namespace parkway {
 namespace {
 
+// One of `sample` ids, evenly spread over any run of them and over every second, third … of a run,
+// so that no traffic is in step with it: multiples of the golden ratio (Knuth, TAOCP 3, 6.4).
+bool IsInSample(uint64_t id, int sample) {
+  const uint64_t fraction = id * 0x9E37'79B9'7F4A'7C15 >> 32;
+  return fraction * static_cast<uint64_t>(sample) >> 32 == 0;
+}
+
 // Whether an event of a session is wanted.
 bool Wants(const RouteOptions& options, std::string_view event, const SessionFacts& facts) {
   if (options.log_sessions == LogSessions::kOff) return false;
   if (event == "start" && options.log_sessions != LogSessions::kAll) return false;
-  return facts.id % static_cast<uint64_t>(options.log_sample) == 0;
+  return IsInSample(facts.id, options.log_sample);
 }
 
 }  // namespace
