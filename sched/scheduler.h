@@ -32,6 +32,9 @@ struct StallReport {
       stack;  // innermost first, one function per entry; empty if it could not be had
 };
 
+// One line, without its end.
+std::string ToString(const StallReport& report);
+
 // Figures since the start; each is exact, they are not one snapshot.
 struct SchedulerStats {
   int64_t fibers = 0;         // alive now, hibernating ones and those still to start too
@@ -63,8 +66,8 @@ class Scheduler {
     // CPU i of this list carries worker i (modulo its size); empty: not pinned.
     std::vector<int> cpus{};
     // Called on the watchdog's thread, at most once per second, when a worker has not come back
-    // from one fiber for `stall_after` (and up to 5 ms more); 0: never. Default: a line and the
-    // stack on stderr. It must not destroy the scheduler.
+    // from one fiber for `stall_after` (and up to 5 ms more); 0: never. Default: a line
+    // on stderr, which may block it. It must not destroy the scheduler.
     std::function<void(const StallReport&)> on_stall{};
     Duration stall_after = std::chrono::milliseconds(10);
   };

@@ -7,16 +7,17 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdint>
-#include <cstdio>
+#include <initializer_list>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/debugging/symbolize.h"
 #include "sched/host.h"
 #include "server/config.h"
+#include "server/log_sink.h"
 #include "server/logs.h"
 #include "server/server.h"
 
@@ -39,14 +40,18 @@ void OpenStandardStreams() {
   if (fd >= 0) close(fd);
 }
 
-// Signals are taken by a thread of their own; the workers inherit the mask.
-sigset_t BlockSignals() {
-  signal(SIGPIPE, SIG_IGN);
+sigset_t Block(std::initializer_list<int> numbers) {
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&signals, number);
+  for (const int number : numbers) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
+}
+
+// To stderr, of which nobody may read: then it is lost, and not waited for.
+void Say(const std::string& lines) {
+  std::string_view rest = lines;
+  (void)(*parkway::OpenLogSink("stderr", 0))->Write(rest);
 }
 
 parkway::Platform PlatformOf(parkway::Logs& logs) {
@@ -62,20 +67,23 @@ parkway::Platform PlatformOf(parkway::Logs& logs) {
 
 int main(int argc, char** argv) {
   OpenStandardStreams();
+  signal(SIGPIPE, SIG_IGN);
+  (void)Block({SIGHUP, SIGUSR1, SIGUSR2});  // which wait until it serves, instead of ending it
   absl::InitializeSymbolizer(argv[0]);
   const absl::StatusOr<parkway::ParseResult> parsed =
       parkway::ParseCommandLine(argc, argv, std::cout);
   if (!parsed.ok()) return Complain(parsed.status());
   if (parsed->action == parkway::ParseResult::Action::kExit) return 0;
 
-  const sigset_t signals = BlockSignals();
+  // Taken by a thread of their own; the workers inherit the mask.
+  const sigset_t signals = Block({SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2});
   const absl::StatusOr<std::unique_ptr<parkway::Logs>> logs =
       parkway::Logs::Open(parsed->config.log, parsed->config.access_log);
   if (!logs.ok()) return Complain(logs.status());
   const absl::StatusOr<std::unique_ptr<parkway::Server>> server =
       parkway::Server::Start(parsed->config, PlatformOf(**logs));
   if (!server.ok()) return Complain(server.status());
-  std::cerr << (*server)->Banner();
+  Say((*server)->Banner());
 
   // SIGUSR2 is how this process tells the thread that it is not needed any more. Sent by others it
   // means nothing.
@@ -105,8 +113,6 @@ int main(int argc, char** argv) {
   kill(getpid(), SIGUSR2);
   stopper.reset();
   (void)(*logs)->Drain();  // so that the summary comes last
-  std::cerr << (*server)->Summary();
-  const int64_t lost = (*logs)->lost();
-  if (lost > 0) std::cerr << "parkway: " << lost << " lines of logs were lost\n";
+  Say((*server)->Summary() + (*logs)->Losses());
   return drained ? 0 : 1;
 }

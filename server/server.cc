@@ -28,8 +28,9 @@ EndReason ConnectFailure(const IoResult& result) {
   return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
 }
 
+// Each worker has rounds of its own, so that one which takes a fiber over may be behind.
 SessionFacts::Span SpanOf(sched::Duration span) {
-  return std::chrono::duration_cast<SessionFacts::Span>(span);
+  return std::chrono::duration_cast<SessionFacts::Span>(std::max(span, sched::Duration(0)));
 }
 
 }  // namespace
@@ -99,6 +100,7 @@ void Server::StartWorkers() {
   options.fiber_stack_bytes = config_.stack_size;
   options.spin = config_.spin;
   options.stall_after = config_.stall_report;
+  options.on_stall = [this](const sched::StallReport& stall) { Report(sched::ToString(stall)); };
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   constexpr int64_t kReloadRoom = 4096;
   fibers_max_ = Fibers() + kReloadRoom;

@@ -45,10 +45,11 @@ struct Platform {
   // The open files the process may have; 0: its limit, raised as far as it may be.
   int64_t descriptors = 0;
   LargeFlows large_flows;
-  // Takes a line for the operator, without its end. By default it goes to stderr; not by fprintf,
-  // which puts 8 KiB on the fiber's stack: two pages that the stack then keeps.
+  // Takes a line for the operator, without its end. Any thread; must not block. By default it goes
+  // to stderr; not by fprintf, which puts 8 KiB on the fiber's stack: two pages that the stack then
+  // keeps.
   std::function<void(const std::string&)> report = [](const std::string& line) {
-    (void)std::fputs((line + "\n").c_str(), stderr);
+    (void)std::fputs(("parkway: " + line + "\n").c_str(), stderr);
   };
   // Takes lines of the access log; nullptr: there is none. Any thread; must not block.
   AccessLog::Sink access_log = nullptr;
@@ -173,7 +174,7 @@ class Server final : private SessionOwner, private RouteOwner {
   AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
-  void Report(const std::string& line) override { platform_.report("parkway: " + line); }
+  void Report(const std::string& line) override { platform_.report(line); }
   void EndSessionsOf(const Upstream& upstream) override {
     list_.EndOf(upstream, EndReason::kBackendDown);
   }

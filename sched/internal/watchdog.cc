@@ -4,23 +4,26 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "sched/internal/core.h"
 #include "sched/internal/crash_signals.h"
 
-namespace sched::internal {
-namespace {
+namespace sched {
 
-void PrintStall(const StallReport& report) {
-  std::string text = "parkway: worker " + std::to_string(report.worker) +
-                     " has not come back for " +
+std::string ToString(const StallReport& report) {
+  std::string text = "worker " + std::to_string(report.worker) + " has not come back for " +
                      std::to_string(report.blocked_for.count() / 1'000'000) + " ms; fiber " +
-                     std::to_string(report.fiber_id) + " is in\n";
-  for (const std::string& function : report.stack) text += "    " + function + "\n";
-  std::fputs(text.c_str(), stderr);
+                     std::to_string(report.fiber_id) + " is in ";
+  const char* separator = "";
+  for (const std::string& function : report.stack)
+    text += std::exchange(separator, " <- ") + function;
+  return text;
 }
 
-}  // namespace
+}  // namespace sched
+
+namespace sched::internal {
 
 void Watchdog::Start() {
   {
@@ -92,7 +95,7 @@ void Watchdog::Report(Worker& worker, int64_t now, int64_t stuck_since) {
   if (core_.options.on_stall) {
     core_.options.on_stall(report);
   } else {
-    PrintStall(report);
+    std::fputs(("parkway: " + ToString(report) + "\n").c_str(), stderr);
   }
 }
 
