@@ -284,6 +284,7 @@ IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline,
   const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return IoResult::FromErrno(-fd);
   socket_.Adopt(fd);
+  queue_ = Queue::kUnknown;  // another one's may have been connected before
   is_tcp_ = !to.is_unix();
   if (is_tcp_) {
     const int on = 1;

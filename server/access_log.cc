@@ -117,7 +117,12 @@ void WriteText(const AccessEntry& entry, LineWriter& line) {
   line.Char(' ');
   Count(entry.sessions, '/', line);
   Count(entry.retries, ' ', line);
-  Count(entry.id, '\n', line);
+  line.Number(entry.id);
+  if (entry.proxy.family() != AF_UNSPEC) {
+    line.Char(' ');
+    line.Client(entry.proxy, kTextEscape);
+  }
+  line.Char('\n');
 }
 
 // --- JSON.
@@ -155,6 +160,11 @@ void WriteJson(const AccessEntry& entry, LineWriter& line) {
   line.Text(R"(,"client":")");
   line.Client(entry.client, kJsonEscape);
   line.Char('"');
+  if (entry.proxy.family() != AF_UNSPEC) {
+    line.Text(R"(,"proxy":")");
+    line.Client(entry.proxy, kJsonEscape);
+    line.Char('"');
+  }
   StringField(R"(,"listener":)", entry.listener, line);
   StringField(R"(,"route":)", entry.route, line);
   StringField(R"(,"backend":)", entry.backend, line);

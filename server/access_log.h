@@ -29,6 +29,7 @@ struct AccessEntry {
   int64_t at_ns = 0;  // since 1970
   uint64_t id = 0;
   netpoll::CompactEndpoint client{};
+  netpoll::CompactEndpoint proxy{};  // that connected for the client; names nothing: none
   std::string_view listener{};
   std::string_view route{};
   std::string_view backend{};

@@ -175,6 +175,29 @@ DEFINE_string(slow_start, "0",
               "How long one that came up takes to its share; 0 none. "
               "A duration, 0 or 100ms to 1h, in ten equal steps. For backends that fill a cache "
               "first. Raising it keeps the others busier for longer.");
+DEFINE_string(accept_proxy, "off",
+              "PROXY protocol header that clients have to begin with. "
+              "off, v1, v2 or any. It tells for whom a proxy connects: that address counts for "
+              "from, balance, logs and send_proxy. Only proxies of --trusted may connect then, "
+              "and none without a header. Costs two system calls per connection.");
+DEFINE_string(trusted, "",
+              "Proxies whose PROXY header counts, as blocks of addresses. "
+              "Up to 1024 of them, 10.0.0.0/8 or ::1, separated by commas; required with "
+              "accept_proxy, except on Unix sockets. Others are reset.");
+DEFINE_string(handshake_timeout, "10s",
+              "How long a client may take to send its PROXY header. "
+              "A duration, 1ms to 1h; then it is reset. 3s is the least that the protocol asks "
+              "for: a packet may get lost. Raising it lets silent clients take places for longer.");
+DEFINE_string(send_proxy, "off",
+              "PROXY protocol header that backends get first. "
+              "off, v1 or v2: who the client is, for backends that expect it; those that do not "
+              "take it for the client's bytes. Health checks send one of their own. v2 is shorter "
+              "to read, and has checksums and TLVs. Costs a system call or two per connection.");
+DEFINE_string(send_proxy_tlvs, "",
+              "What else the PROXY header of version 2 tells. "
+              "Of crc32c, unique_id and received, separated by commas: a checksum; an id for the "
+              "session, that the access log has, too; what the header told with which the client "
+              "came.");
 DEFINE_string(
     source, "",
     "Addresses to connect to backends from, in turn. "

@@ -37,6 +37,26 @@ const char* ToString(EndReason reason) {
       return "queue_timeout";
     case EndReason::kBackendDown:
       return "backend_down";
+    case EndReason::kUntrusted:
+      return "untrusted";
+    case EndReason::kProxyEmpty:
+      return "proxy_empty";
+    case EndReason::kProxyCut:
+      return "proxy_cut";
+    case EndReason::kProxyTimeout:
+      return "proxy_timeout";
+    case EndReason::kProxyMissing:
+      return "proxy_missing";
+    case EndReason::kProxyMalformed:
+      return "proxy_malformed";
+    case EndReason::kProxyCommand:
+      return "proxy_command";
+    case EndReason::kProxyFamily:
+      return "proxy_family";
+    case EndReason::kProxyChecksum:
+      return "proxy_checksum";
+    case EndReason::kProxyTooLong:
+      return "proxy_too_long";
     case EndReason::kDrain:
       return "drain";
     case EndReason::kStop:

@@ -26,10 +26,20 @@ enum class EndReason : uint8_t {
   kQueueFull,         // all backends had their most sessions, and max_queue others waited
   kQueueTimeout,      // all had their most sessions for queue_timeout
   kBackendDown,       // its backend went down, and on_down is close
+  kUntrusted,         // accept_proxy, and the peer is none of trusted
+  kProxyEmpty,        // the client ended before it sent a byte of its PROXY header
+  kProxyCut,          // it ended within it
+  kProxyTimeout,      // it did not send it within handshake_timeout
+  kProxyMissing,      // it sent something else, or a version that is not accepted
+  kProxyMalformed,    // a field of the header says what it may not
+  kProxyCommand,      // v2: an unknown version or command
+  kProxyFamily,       // v2: an unknown address family or transport
+  kProxyChecksum,     // v2: its CRC32C does not fit
+  kProxyTooLong,      // the header has no end within 107 bytes (v1), or more than 4096 (v2)
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 18;
+inline constexpr int kEndReasons = 28;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

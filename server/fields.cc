@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <optional>
+#include <type_traits>
 
 namespace parkway {
 namespace {
@@ -30,6 +31,43 @@ absl::StatusOr<netpoll::Endpoint> ParseOneAddress(std::string_view text) {
   return address;
 }
 
+absl::StatusOr<Cidr> ParseOneBlock(std::string_view text) {
+  absl::StatusOr<Cidr> block = Cidr::Parse(text);
+  if (block.ok()) return block;
+  return absl::InvalidArgumentError(std::string(text) + ": " +
+                                    std::string(block.status().message()));
+}
+
+// The parts between commas, each once and at most `max`; none of an empty text.
+template <class Parse>
+auto ParseList(std::string_view text, size_t max, const char* kind, Parse parse)
+    -> absl::StatusOr<std::vector<std::decay_t<decltype(*parse(text))>>> {
+  std::vector<std::decay_t<decltype(*parse(text))>> items;
+  while (!text.empty()) {
+    const std::string_view part = text.substr(0, text.find(','));
+    auto item = parse(part);
+    if (!item.ok()) return item.status();
+    if (std::find(items.begin(), items.end(), *item) != items.end()) {
+      return absl::InvalidArgumentError(std::string(part) + " stands there twice");
+    }
+    if (items.size() == max) {
+      return absl::InvalidArgumentError("more than " + std::to_string(max) + " " + kind);
+    }
+    items.push_back(*std::move(item));
+    if (part.size() == text.size()) break;
+    text.remove_prefix(part.size() + 1);
+    if (text.empty()) return absl::InvalidArgumentError("nothing stands behind the last comma");
+  }
+  return items;
+}
+
+template <class Item, class Print>
+std::string FormatList(const std::vector<Item>& items, Print print) {
+  std::string text;
+  for (const Item& item : items) text.append(text.empty() ? "" : ",").append(print(item));
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t max, bool or_zero) {
@@ -43,29 +81,34 @@ absl::StatusOr<int64_t> ParseCount(std::string_view text, int64_t min, int64_t m
 }
 
 absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max) {
-  std::vector<netpoll::Endpoint> addresses;
-  while (!text.empty()) {
-    const std::string_view part = text.substr(0, text.find(','));
-    const absl::StatusOr<netpoll::Endpoint> address = ParseOneAddress(part);
-    if (!address.ok()) return address.status();
-    if (std::find(addresses.begin(), addresses.end(), *address) != addresses.end()) {
-      return absl::InvalidArgumentError(std::string(part) + " stands there twice");
-    }
-    if (addresses.size() == max) {
-      return absl::InvalidArgumentError("more than " + std::to_string(max) + " addresses");
-    }
-    addresses.push_back(*address);
-    if (part.size() == text.size()) break;
-    text.remove_prefix(part.size() + 1);
-    if (text.empty()) return absl::InvalidArgumentError("an address is missing behind the comma");
-  }
-  return addresses;
+  return ParseList(text, max, "addresses", ParseOneAddress);
 }
 
 std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses) {
+  return FormatList(addresses, [](const auto& address) { return address.AddressToString(); });
+}
+
+absl::StatusOr<std::vector<Cidr>> ParseBlocks(std::string_view text, size_t max) {
+  return ParseList(text, max, "blocks", ParseOneBlock);
+}
+
+std::string FormatBlocks(const std::vector<Cidr>& blocks) {
+  return FormatList(blocks, [](const Cidr& block) { return block.ToString(); });
+}
+
+absl::StatusOr<uint8_t> ParseWords(std::string_view text, std::span<const std::string_view> names) {
+  const auto parse = [&](std::string_view word) { return ParseChoice(word, names); };
+  const absl::StatusOr<std::vector<int>> words = ParseList(text, names.size(), "words", parse);
+  if (!words.ok()) return words.status();
+  unsigned bits = 0;
+  for (const int word : *words) bits |= 1U << word;
+  return static_cast<uint8_t>(bits);
+}
+
+std::string FormatWords(uint8_t bits, std::span<const std::string_view> names) {
   std::string text;
-  for (const netpoll::Endpoint& address : addresses) {
-    text.append(text.empty() ? "" : ",").append(address.AddressToString());
+  for (size_t i = 0; i < names.size(); ++i) {
+    if ((bits >> i & 1) != 0) text.append(text.empty() ? "" : ",").append(names[i]);
   }
   return text;
 }

@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "netpoll/endpoint.h"
+#include "server/cidr.h"
 #include "server/units.h"
 
 namespace parkway {
@@ -69,6 +70,18 @@ struct SizeField {
   bool or_zero = false;
   size_t step = 1;
 };
+// Some of `names`, separated by commas, the first of which is bit 1; empty: none.
+template <class Owner>
+struct WordsField {
+  uint8_t Owner::*field;
+  std::span<const std::string_view> names;
+};
+// Blocks of addresses, separated by commas; empty: none.
+template <class Owner>
+struct BlocksField {
+  std::vector<Cidr> Owner::*field;
+  size_t max;
+};
 // IP addresses without a port, separated by commas; empty: none.
 template <class Owner>
 struct AddressesField {
@@ -76,9 +89,10 @@ struct AddressesField {
   size_t max;
 };
 template <class Owner>
-using Field = std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
-                           DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>,
-                           TextField<Owner>, AddressesField<Owner>>;
+using Field =
+    std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
+                 DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>, TextField<Owner>,
+                 AddressesField<Owner>, BlocksField<Owner>, WordsField<Owner>>;
 
 // A setting of `Owner`: a flag, or a key of a route.
 template <class Owner>
@@ -101,6 +115,14 @@ absl::StatusOr<int> ParseChoice(std::string_view value, std::span<const std::str
 absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max);
 // The text from which ParseAddresses makes them.
 std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses);
+
+// Each once. The error names the one that is wrong.
+absl::StatusOr<std::vector<Cidr>> ParseBlocks(std::string_view text, size_t max);
+std::string FormatBlocks(const std::vector<Cidr>& blocks);
+
+// The bits of the words, of which each is one of `names`. The error names the one that is not.
+absl::StatusOr<uint8_t> ParseWords(std::string_view text, std::span<const std::string_view> names);
+std::string FormatWords(uint8_t bits, std::span<const std::string_view> names);
 
 // Any bytes: \r \n \t \s (a blank) \\ \xHH, and printable ASCII for itself.
 absl::StatusOr<std::string> ParseBytes(std::string_view text);
@@ -186,6 +208,21 @@ absl::Status Set(const AddressesField<Owner>& list, std::string_view value, Owne
 }
 
 template <class Owner>
+absl::Status Set(const BlocksField<Owner>& list, std::string_view value, Owner& owner) {
+  absl::StatusOr<std::vector<Cidr>> blocks = ParseBlocks(value, list.max);
+  if (!blocks.ok()) return blocks.status();
+  owner.*list.field = *std::move(blocks);
+  return absl::OkStatus();
+}
+
+template <class Owner>
+absl::Status Set(const WordsField<Owner>& words, std::string_view value, Owner& owner) {
+  const absl::StatusOr<uint8_t> bits = ParseWords(value, words.names);
+  if (bits.ok()) owner.*words.field = *bits;
+  return bits.status();
+}
+
+template <class Owner>
 std::string Get(const BoolField<Owner>& flag, const Owner& owner) {
   return owner.*flag.field ? "true" : "false";
 }
@@ -212,6 +249,14 @@ std::string Get(const TextField<Owner>& text, const Owner& owner) {
 template <class Owner>
 std::string Get(const AddressesField<Owner>& list, const Owner& owner) {
   return FormatAddresses(owner.*list.field);
+}
+template <class Owner>
+std::string Get(const BlocksField<Owner>& list, const Owner& owner) {
+  return FormatBlocks(owner.*list.field);
+}
+template <class Owner>
+std::string Get(const WordsField<Owner>& words, const Owner& owner) {
+  return FormatWords(owner.*words.field, words.names);
 }
 
 }  // namespace internal

@@ -36,6 +36,14 @@ std::string Shown(std::string_view answer) {
   return "\"" + text + "\"";
 }
 
+// To a backend that expects a PROXY header: the check speaks for itself.
+IoResult Introduce(Conn& conn, const Endpoint& at, SendProxy version) {
+  if (version == SendProxy::kOff) return {};
+  const std::string header =
+      WriteProxyHeader(version, {.is_local = true, .source = conn.local(), .destination = at});
+  return conn.Write(std::as_bytes(std::span(header)));
+}
+
 // Reads until `judge` has decided.
 template <class Judge>
 std::optional<std::string> Expect(Conn& conn, Judge judge) {
@@ -79,10 +87,13 @@ std::optional<std::string> Probe(Conn& conn, Connector& connector, const Endpoin
   const IoResult connected = connector.Connect(conn, at, deadline);
   if (connected.is_local()) return std::nullopt;
   if (!connected.ok()) return "connect: " + connected.Reason();
-  const bool http = options.health == Health::kHttp;
-  if (!http && options.health != Health::kTcp) return std::string();
   conn.SetReadDeadline(deadline);
   conn.SetWriteDeadline(deadline);
+  const IoResult introduced = Introduce(conn, at, options.send_proxy);
+  if (introduced.is_local()) return std::nullopt;
+  if (!introduced.ok()) return "PROXY header: " + introduced.Reason();
+  const bool http = options.health == Health::kHttp;
+  if (!http && options.health != Health::kTcp) return std::string();
   const std::string request = http ? HttpRequest(at, options) : options.health_send;
   const IoResult written = conn.Write(std::as_bytes(std::span(request)));
   if (written.is_local()) return std::nullopt;

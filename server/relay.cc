@@ -28,7 +28,8 @@ void Relay::Run() {
   // A half that is not closed already holds both until it ends, also while it hibernates.
   const bool held = reader_ && writer_;
   // A proxied client has waited for its backend's connect, and mostly has sent something by now.
-  if (session_.is_local()) reader_.ExpectNothing();
+  const bool is_unread = session_.facts().arrival == nullptr;
+  if (session_.is_local() && is_unread) reader_.ExpectNothing();
   MoveUntilItEnds(held ? reader_.AwaitReadableOr(half_) : IoResult{.status = IoStatus::kClosed});
 }
 

@@ -13,6 +13,7 @@
 
 #include "netpoll/endpoint.h"
 #include "server/cidr.h"
+#include "server/proxy_header.h"
 
 namespace parkway {
 
@@ -28,6 +29,10 @@ enum class OnDown : uint8_t { kKeep, kClose };
 
 // Which lines of its sessions the access log gets: none, one at the end, or one at the start, too.
 enum class LogSessions : uint8_t { kOff, kEnd, kAll };
+
+// What a PROXY header of version 2 tells beside the addresses, as bits: a checksum, the session's
+// unique id, and what the header said with which the client came.
+enum ProxyTlv : uint8_t { kProxyTlvChecksum = 1, kProxyTlvUniqueId = 2, kProxyTlvReceived = 4 };
 
 // What becomes of what clients send: a backend gets it, or they themselves, or nobody.
 enum class Mode : uint8_t { kProxy, kEcho, kDiscard };
@@ -70,9 +75,14 @@ struct RouteOptions {
   std::chrono::nanoseconds defer_accept{0};  // whole seconds
   bool mptcp = false;
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
+  AcceptProxy accept_proxy = AcceptProxy::kOff;
+  std::vector<Cidr> trusted{};  // who may say for whom it connects
+  std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);  // never 0
   // Of connections to backends.
   std::vector<netpoll::Endpoint> source{};  // with port 0, in turn; none: the kernel's choice
   std::chrono::nanoseconds backend_keepalive_idle{0};  // whole seconds
+  SendProxy send_proxy = SendProxy::kOff;
+  uint8_t send_proxy_tlvs = 0;  // ProxyTlv, of kV2
   // Of both; 0 and empty leave it to the kernel.
   std::chrono::nanoseconds user_timeout{0};  // whole milliseconds
   std::string congestion{};

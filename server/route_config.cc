@@ -20,6 +20,9 @@ constexpr std::string_view kBalances[] = {"rr",     "leastconn", "random2",
 constexpr std::string_view kAllDowns[] = {"refuse", "try"};
 constexpr std::string_view kHealths[] = {"off", "passive", "tcp", "http"};
 constexpr std::string_view kOnDowns[] = {"keep", "close"};
+constexpr std::string_view kAcceptProxies[] = {"off", "v1", "v2", "any"};
+constexpr std::string_view kSendProxies[] = {"off", "v1", "v2"};
+constexpr std::string_view kProxyTlvs[] = {"crc32c", "unique_id", "received"};  // as ProxyTlv
 constexpr std::string_view kLogSessions[] = {"off", "end", "all"};
 
 constexpr bool kAtListener = true;
@@ -64,6 +67,13 @@ const Setting<Options> kSettings[] = {
     {"on_down", "WAY", Choice<&Options::on_down, Options>(kOnDowns)},
     {"slow_start", "DURATION",
      DurationField<Options>{&Options::slow_start, 100ms, 1h, /*or_zero=*/true}},
+    {"accept_proxy", "VERSION", Choice<&Options::accept_proxy, Options>(kAcceptProxies),
+     kAtListener},
+    {"trusted", "BLOCKS", BlocksField<Options>{&Options::trusted, kBlocksMax}, kAtListener},
+    {"handshake_timeout", "DURATION", DurationField<Options>{&Options::handshake_timeout, 1ms, 1h},
+     kAtListener},
+    {"send_proxy", "VERSION", Choice<&Options::send_proxy, Options>(kSendProxies)},
+    {"send_proxy_tlvs", "WORDS", WordsField<Options>{&Options::send_proxy_tlvs, kProxyTlvs}},
     {"source", "ADDRESSES", AddressesField<Options>{&Options::source, kSourcesMax}},
     // TCP_KEEPIDLE counts in seconds and ends at 32767.
     {"keepalive_idle", "DURATION",
@@ -287,7 +297,8 @@ std::string Conflict(const Endpoint& listen, const Route& route, const Seen& oth
 absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
   for (size_t i = 0; i < parsed.route.listen.size(); ++i) {
     for (const Endpoint& at : parsed.route.listen[i].at) {
-      if (at.is_unix() && !parsed.route.from.empty()) {
+      const bool has_proxies = parsed.route.options.accept_proxy != AcceptProxy::kOff;
+      if (at.is_unix() && !has_proxies && !parsed.route.from.empty()) {
         return parsed.error(parsed.listen_at[i],
                             "clients of a Unix socket have no address for from");
       }
@@ -315,6 +326,23 @@ bool ConnectsTo(const Endpoint& backend, const Route& route) {
     }
   }
   return false;
+}
+
+absl::Status CheckProxy(const ParsedRoute& parsed) {
+  const RouteOptions& options = parsed.route.options;
+  if (options.send_proxy_tlvs != 0 && options.send_proxy == SendProxy::kV1) {
+    return parsed.error(parsed.listen_at[0], "send_proxy=v1 has no TLVs; drop send_proxy_tlvs");
+  }
+  if (options.accept_proxy == AcceptProxy::kOff || !options.trusted.empty()) {
+    return absl::OkStatus();
+  }
+  for (size_t i = 0; i < parsed.route.listen.size(); ++i) {
+    if (parsed.route.listen[i].at.front().is_unix()) continue;  // its permissions say who may
+    return parsed.error(parsed.listen_at[i],
+                        "accept_proxy needs trusted=BLOCKS: the proxies that may say for whom they "
+                        "connect");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckBackends(const ParsedRoute& parsed) {
@@ -525,6 +553,7 @@ absl::Status CheckRoutes(const std::vector<ParsedRoute>& routes) {
       return routes[i].error(0, "an earlier route is called " + routes[i].route.name + " too");
     }
     absl::Status status = CheckListens(routes[i], seen);
+    if (status.ok()) status = CheckProxy(routes[i]);
     if (status.ok()) status = CheckBackends(routes[i]);
     if (!status.ok()) return status;
   }

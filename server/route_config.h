@@ -42,6 +42,7 @@ std::string UnfitSource(const std::vector<netpoll::Endpoint>& sources,
 
 // Bounds.
 inline constexpr size_t kSourcesMax = 256;  // of a route
+inline constexpr size_t kBlocksMax = 1024;  // of an option
 inline constexpr int kWeightMax = 256;
 inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend
 inline constexpr size_t kListensMax = 1000;              // of all routes

@@ -46,6 +46,7 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
       descriptors_(descriptors),
       descriptors_per_client_(DescriptorsPerClient(config)),
       platform_(platform),
+      unique_ids_(std::to_string(platform.host->WallNow() / 1'000'000) + "-"),
       list_(workers),
       access_log_(platform.access_log == nullptr
                       ? nullptr
@@ -104,10 +105,10 @@ void Server::StartWorkers() {
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
   constexpr int64_t kReloadRoom = 4096;
   fibers_max_ = Fibers() + kReloadRoom;
-  // Beyond sessions and those: on each worker ends that are not counted yet and who hands log lines
-  // on, and the server's own.
+  // Beyond sessions and those: on each worker ends that are not counted yet, a handshake that has
+  // just begun its session, and who hands log lines on; and the server's own.
   options.fiber_count_max = descriptors_per_client_ * max_conns_ + fibers_max_ +
-                            2 * static_cast<int64_t>(options.event_sources.size()) + 64;
+                            3 * static_cast<int64_t>(options.event_sources.size()) + 64;
   scheduler_ = std::make_unique<sched::Scheduler>(options);
   if (access_log_ != nullptr && config_.access_log_progress > sched::Duration(0)) {
     const bool spawned = scheduler_->SpawnOn(0, [this] { LogProgress(); });
@@ -220,13 +221,14 @@ void Server::ServeDoor(Door& door) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
-    ServedRoute* const route = RouteOf(peer, door);
-    if (route == nullptr) {
-      TurnAway(client, peer, door);
+    ServedRoute* route = nullptr;
+    const EndReason refused = Admit(peer, door, &route);
+    if (refused != EndReason::kNone) {
+      TurnAway(client, FactsOf(peer, door), refused);
       continue;
     }
     AwaitPlace(door);
-    StartSession(std::move(client), peer, *route, door);
+    Begin(std::move(client), peer, route, door);
   }
   {
     sched::MutexLock lock(doors_mu_);
@@ -236,6 +238,7 @@ void Server::ServeDoor(Door& door) {
   LeaveTogether(*door.frontend);
   ServeQueue(listener, door);  // what came while others emptied theirs
   listener.Close();
+  AwaitHandshakes(door);
   {
     sched::MutexLock lock(doors_mu_);
     door.closed = true;  // from here on a reload may destroy it
@@ -253,11 +256,13 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
     Conn client;
     netpoll::CompactEndpoint peer;
     if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(takes_place);
-    if (ServedRoute* const route = RouteOf(peer, door); route != nullptr) {
-      StartSession(std::move(client), peer, *route, door);
+    ServedRoute* route = nullptr;
+    const EndReason refused = Admit(peer, door, &route);
+    if (refused == EndReason::kNone) {
+      Begin(std::move(client), peer, route, door);
     } else {
       LeavePlace(takes_place);
-      TurnAway(client, peer, door);
+      TurnAway(client, FactsOf(peer, door), refused);
     }
   }
 }
@@ -322,11 +327,31 @@ void Server::LeavePlace(bool took_one) {
 
 // --- Sessions.
 
+// kNone: it is let in, to `route`, or where it has to say first for whom it connects, to be heard.
+EndReason Server::Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route) {
+  const RouteOptions& options = door.frontend->options;
+  if (options.accept_proxy == AcceptProxy::kOff) {
+    *route = RouteOf(peer, door);
+    return *route == nullptr ? EndReason::kNoRoute : EndReason::kNone;
+  }
+  if (peer.family() == AF_UNIX) return EndReason::kNone;  // the permissions of the path said so
+  const netpoll::Endpoint at = peer.Expand();
+  const bool is_trusted = std::any_of(options.trusted.begin(), options.trusted.end(),
+                                      [&](const Cidr& block) { return block.Contains(at); });
+  return is_trusted ? EndReason::kNone : EndReason::kUntrusted;
+}
+
+void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
+                   Door& door) {
+  if (route != nullptr) return StartSession(std::move(client), FactsOf(peer, door), *route, door);
+  StartHandshake(std::move(client), FactsOf(peer, door), door);
+}
+
 // Held for the client; nullptr: none serves it.
-ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& peer, Door& door) {
+ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& client, Door& door) {
   sched::MutexLock lock(door.mu);
   for (ServedRoute* const route : door.routes) {
-    if (!route->Serves(peer)) continue;
+    if (!route->Serves(client)) continue;
     route->Hold();
     return route;
   }
@@ -342,18 +367,19 @@ SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& d
   return facts;
 }
 
-void Server::TurnAway(Conn& client, const netpoll::CompactEndpoint& peer, const Door& door) {
-  const SessionFacts facts = FactsOf(peer, door);
-  list_.CountUnserved(EndReason::kNoRoute);
+void Server::TurnAway(Conn& client, const SessionFacts& facts, EndReason reason) {
+  list_.CountUnserved(reason);
   client.Abort();
-  LogTurnedAway(facts);
+  LogTurnedAway(facts, reason);
 }
 
-void Server::StartSession(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute& route,
-                          Door& door) {
+// A client that was read from already stays with the worker whose poller knows it.
+void Server::StartSession(Conn&& client, SessionFacts facts, ServedRoute& route, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
-  Session::Pointer session = Session::New(*this, route, std::move(client), FactsOf(peer, door));
-  const int place = list_.Place(session.get(), door.turn++);
+  const bool is_known = facts.arrival != nullptr;
+  Session::Pointer session = Session::New(*this, route, std::move(client), std::move(facts));
+  const int place =
+      is_known ? list_.PlaceHere(session.get()) : list_.Place(session.get(), door.turn++);
   const bool started = place == sched::CurrentWorkerIndex()
                            ? sched::Spawn(session->start())
                            : scheduler_->SpawnOn(place, session->start());
@@ -361,9 +387,9 @@ void Server::StartSession(Conn&& client, const netpoll::CompactEndpoint& peer, S
   (void)session.release();                   // until Ended
 }
 
-// Both connections live where this fiber starts.
+// Both connections live where this fiber starts, if nobody has read from the client yet.
 void Server::Serve(Session& session) {
-  session.client().MoveToThisWorker(*poller_);
+  if (session.facts().arrival == nullptr) session.client().MoveToThisWorker(*poller_);
   if (!session.is_local()) session.backend() = Conn(*poller_);
   list_.Add(&session);
   const EndReason failure = session.is_local() ? EndReason::kNone : ConnectBackend(session);
@@ -380,6 +406,10 @@ void Server::Ended(Session& session) {
   Session::Pointer(&session).reset();
   LeavePlace(&route != built_in_.get());
   route.Release();
+  CountOut();
+}
+
+void Server::CountOut() {
   const int64_t before = sessions_.fetch_sub(1, std::memory_order_seq_cst);
   if (before == 1 && phase_.load(std::memory_order_seq_cst) != Phase::kServing) changed_->Set();
 }
@@ -401,11 +431,13 @@ EndReason Server::ConnectBackend(Session& session) {
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
     facts.backend = &backend.name();
     ++facts.connects;
-    const IoResult result = route.connector().Connect(
-        session.backend(), backend.at(), sched::After(sched::Now(), options.connect_timeout));
+    const sched::Deadline deadline = sched::After(sched::Now(), options.connect_timeout);
+    IoResult result = route.connector().Connect(session.backend(), backend.at(), deadline);
+    if (result.ok()) result = Introduce(session, deadline);
     facts.connect = SpanOf(sched::RoundTime() - admitted);
     if (result.ok()) {
       route.NoteConnected(session);
+      if (facts.arrival != nullptr) facts.arrival->header.reset();
       return session.Connected() ? EndReason::kNone : session.reason();
     }
     if (result.status == IoStatus::kClosed) return session.reason();  // End()
@@ -491,12 +523,17 @@ void Server::EndSessions() {
   const bool spawned = scheduler_->SpawnOn(0, [this] {
     // Again and again, for sessions that begin meanwhile.
     do {
-      const bool stopped = stop_requests_.load(std::memory_order_seq_cst) > 1;
-      list_.EndAll(stopped ? EndReason::kStop : EndReason::kDrain);
+      EndHandshakes();
+      list_.EndAll(EndOfAll());
       sched::SleepFor(std::chrono::milliseconds(10));
     } while (doors_open_.load(std::memory_order_seq_cst) > 0 || sessions() > 0);
   });
   PARKWAY_CHECK(spawned, 0);
+}
+
+EndReason Server::EndOfAll() const {
+  const bool stopped = stop_requests_.load(std::memory_order_seq_cst) > 1;
+  return stopped ? EndReason::kStop : EndReason::kDrain;
 }
 
 std::string Server::Summary() const {

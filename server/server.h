@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <list>
 #include <memory>
 #include <set>
 #include <string>
@@ -98,6 +99,12 @@ class Server final : private SessionOwner, private RouteOwner {
     std::atomic<bool> leaves{false};  // a reload took it away
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
   };
+  // A client that has not said yet for whom it connects.
+  struct Handshake {
+    netpoll::Conn client;
+    SessionFacts facts;
+  };
+  using Handshakes = std::list<Handshake>;
   // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
@@ -108,9 +115,13 @@ class Server final : private SessionOwner, private RouteOwner {
     netpoll::Listener* listener = nullptr;  // while its fiber runs; guarded by doors_mu_
     bool closed = false;                    // its fiber is done with it; guarded by doors_mu_
 
+    // Handshakes whose fiber still uses this door, for the last of which its own fiber waits.
+    std::atomic<int> greeting{0};
+
     sched::Mutex mu;
     // Of routes that accept at one address the first that serves the client has it.
     std::vector<ServedRoute*> routes ABSL_GUARDED_BY(mu);
+    Handshakes handshakes ABSL_GUARDED_BY(mu);  // those that somebody may end
   };
   // What a configuration makes of one address.
   struct Plan {
@@ -156,11 +167,14 @@ class Server final : private SessionOwner, private RouteOwner {
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(bool took_one);
-  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& peer, Door& door);
-  void TurnAway(netpoll::Conn& client, const netpoll::CompactEndpoint& peer, const Door& door);
-  void StartSession(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer,
-                    ServedRoute& route, Door& door);
+  EndReason Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route);
+  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& client, Door& door);
+  void Begin(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
+             Door& door);
+  void TurnAway(netpoll::Conn& client, const SessionFacts& facts, EndReason reason);
+  void StartSession(netpoll::Conn&& client, SessionFacts facts, ServedRoute& route, Door& door);
   SessionFacts FactsOf(const netpoll::CompactEndpoint& peer, const Door& door);
+  void CountOut();
   void Serve(Session& session) override;
   void Ended(Session& session) override;
   EndReason ConnectBackend(Session& session);
@@ -168,9 +182,17 @@ class Server final : private SessionOwner, private RouteOwner {
                             const netpoll::IoResult& result);
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
+  // handshake.cc: clients that have to say for whom they connect, and backends that are told.
+  void StartHandshake(netpoll::Conn&& client, SessionFacts facts, Door& door);
+  void Greet(Door& door, Handshakes::iterator place);
+  static EndReason Hear(Handshake& handshake, const RouteOptions& options);
+  static void AwaitHandshakes(Door& door);
+  void EndHandshakes();
+  netpoll::IoResult Introduce(Session& session, sched::Deadline deadline) const;
+
   // session_log.cc: the access log.
   void Log(std::string_view event, Session& session);
-  void LogTurnedAway(const SessionFacts& facts);
+  void LogTurnedAway(const SessionFacts& facts, EndReason reason);
   AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
@@ -182,6 +204,8 @@ class Server final : private SessionOwner, private RouteOwner {
 
   void BeginDrain();
   void EndSessions();
+  // Why sessions are ended.
+  EndReason EndOfAll() const;
   bool AwaitDrained(sched::Deadline deadline, int stop_requests);
 
   Config config_;  // the main thread's
@@ -189,6 +213,7 @@ class Server final : private SessionOwner, private RouteOwner {
   const int64_t descriptors_;
   const int64_t descriptors_per_client_;
   const Platform platform_;
+  const std::string unique_ids_;  // what those of sessions begin with
   // Of a trial run: its own backends', whose clients take no place.
   std::unique_ptr<ServedRoute> built_in_;
   Routes routes_;   // in their order; the main thread's, as what follows

@@ -23,10 +23,10 @@ constexpr sched::Duration kNoMore(-1);
 
 // --- The record.
 
-Session::Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& facts)
+Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts facts)
     : owner_(owner),
       route_(route),
-      facts_(facts),
+      facts_(std::move(facts)),
       alive_(route.local ? 1 : 2),
       connecting_(!route.local) {
   static_assert(sizeof(Session) % alignof(Half) == 0);
@@ -35,10 +35,10 @@ Session::Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& f
 }
 
 Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
-                              const SessionFacts& facts) {
+                              SessionFacts facts) {
   const int halves = route.local ? 1 : 2;
   void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
-  Pointer session(new (memory) Session(owner, route, facts));
+  Pointer session(new (memory) Session(owner, route, std::move(facts)));
   session->client() = std::move(client);
   return session;
 }

@@ -43,6 +43,7 @@
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
 #include "server/pipe_pool.h"
+#include "server/proxy_header.h"
 #include "server/session_memory.h"
 
 namespace parkway {
@@ -103,6 +104,13 @@ struct SessionFacts {
 
   uint64_t id = 0;  // counts the daemon's connections
   netpoll::CompactEndpoint client{};
+  // Of a client that came over a proxy, which said for whom: what it said, until the backend is
+  // connected; and the proxy.
+  struct Arrival {
+    netpoll::CompactEndpoint proxy;
+    std::unique_ptr<ProxyHeader> header;
+  };
+  std::unique_ptr<Arrival> arrival{};
   const std::string* listener = nullptr;  // where it came to; lives as long as the daemon
   const std::string* backend = nullptr;   // the one tried last; lives as long as the route
   sched::Deadline began = sched::kLongAgo;
@@ -156,7 +164,7 @@ class Session {
 
   // A local session has one half.
   static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client,
-                     const SessionFacts& facts);
+                     SessionFacts facts);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -219,7 +227,7 @@ class Session {
   static constexpr uint8_t kDiscards = 255;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  Session(SessionOwner& owner, SessionRoute& route, const SessionFacts& facts);
+  Session(SessionOwner& owner, SessionRoute& route, SessionFacts facts);
   ~Session() = default;
 
   static void Start(sched::Continuation* half);

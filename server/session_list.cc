@@ -29,6 +29,12 @@ int SessionList::Place(Session* session, uint32_t turn) {
   return static_cast<int>(place);
 }
 
+int SessionList::PlaceHere(Session* session) {
+  const int here = sched::CurrentWorkerIndex();
+  CountOn(session, here);
+  return here;
+}
+
 void SessionList::CountOn(Session* session, int worker) {
   session->list = static_cast<int16_t>(worker);
   shards_[worker].placed.fetch_add(1, std::memory_order_relaxed);

@@ -29,6 +29,8 @@ class SessionList {
   // Add, then for the one that calls that, until Remove.
   int Place(Session* session, uint32_t turn);
   static constexpr int64_t kFew = 16;
+  // The calling worker.
+  int PlaceHere(Session* session);
 
   // By the calling worker. From here on EndAll finds it.
   void Add(Session* session);

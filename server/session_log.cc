@@ -32,6 +32,7 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) c
   entry.at_ns = platform_.host->WallNow();
   entry.id = facts.id;
   entry.client = facts.client;
+  if (facts.arrival != nullptr) entry.proxy = facts.arrival->proxy;
   entry.listener = *facts.listener;
   entry.total = sched::RoundTime() - facts.began;
   entry.sessions = sessions_.load(std::memory_order_relaxed);
@@ -61,10 +62,10 @@ void Server::Log(std::string_view event, Session& session) {
   access_log_->Add(entry);
 }
 
-void Server::LogTurnedAway(const SessionFacts& facts) {
+void Server::LogTurnedAway(const SessionFacts& facts, EndReason reason) {
   if (access_log_ == nullptr) return;
   AccessEntry entry = EntryOf("end", facts);
-  entry.reason = ToString(EndReason::kNoRoute);
+  entry.reason = ToString(reason);
   access_log_->Add(entry);
 }
 

@@ -37,9 +37,10 @@ class SyscallBudgetTest : public testing::Test {
     running_.join();
   }
 
-  void Start(bool echo) {
+  void Start(bool echo, const RouteOptions& options = RouteOptions()) {
     Config config;
     Route route = {.name = "tested", .listen = {{"", {*Endpoint::Parse("127.0.0.1:0")}}}};
+    route.options = options;
     route.mode = echo ? Mode::kEcho : Mode::kProxy;
     if (!echo) route.backends = {{.at = {backend_.local()}}};
     config.routes = {route};
@@ -172,6 +173,37 @@ TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientFinishes) {
                        {Op::kConnect, 1},
                        {Op::kRecv, 5},
                        {Op::kSend, 2},
+                       {Op::kEpollCtl, 2},
+                       {Op::kShutdown, 1},
+                       {Op::kClose, 2},
+                       {Op::kEpollWait, kWaits}});
+}
+
+// The header is looked at and taken, and one is sent.
+TEST_F(SyscallBudgetTest, AConnectionWithAHeaderOnBothSides) {
+  Start(/*echo=*/false, {.accept_proxy = AcceptProxy::kV1,
+                         .trusted = {*Cidr::Parse("127.0.0.1")},
+                         .send_proxy = SendProxy::kV1});
+  const std::string header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+  const auto spent = PerTime([&] {
+    RawSocket client = Connect();
+    client.Send(header);
+    RawSocket server = backend_.Accept();
+    EXPECT_EQ(server.Receive(header.size()), header);
+    Exchange(client, server);
+    client.ShutdownWrite();
+    int error = 0;
+    EXPECT_EQ(server.ReceiveAll(&error), "");
+    server.ShutdownWrite();
+    EXPECT_EQ(client.ReceiveAll(&error), "");
+    AwaitNoSessions();
+  });
+  ExpectWithin(spent, {{Op::kAccept, 2},
+                       {Op::kSocket, 1},
+                       {Op::kSetSockOpt, 1},  // no delay
+                       {Op::kConnect, 1},
+                       {Op::kRecv, 8},  // the first may find that the header is not there yet
+                       {Op::kSend, 3},
                        {Op::kEpollCtl, 2},
                        {Op::kShutdown, 1},
                        {Op::kClose, 2},

@@ -42,11 +42,27 @@ NO_ROUTE = "a client that no route serves"
 QUEUE_FULL = "a client, with every backend at its `max` and nobody allowed to wait"
 QUEUE_TIMEOUT = "a client, with every backend at its `max`"
 ALL_DOWN = "the connect, with no backend up"
+UNTRUSTED = "a client that is none of `--trusted`"
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+# What a client sends of its PROXY header, and whether a FIN follows.
+HEADERS = {
+    "no header, but a FIN": (b"", True),
+    "a part of a header, and a FIN": (b"PROXY TCP4 192.0.2", True),
+    "a part of a header": (b"PROXY TCP4 192.0.2", False),
+    "something else than a header": (b"GET / HTTP/1.1\r\n", False),
+    "a header with a wrong field": (b"PROXY TCP4 192.0.2.256 192.0.2.1 1 2\r\n", False),
+    "a header of an unknown version or command": (V2 + b"\x31\x11\0\x0c", False),
+    "a header of an unknown address family": (V2 + b"\x21\x41\0\x0c", False),
+    "a header with a wrong checksum":
+        (V2 + b"\x21\x11\0\x13" + bytes(12) + b"\x03\0\x04" + bytes(4), False),
+    "a header without an end": (b"PROXY UNKNOWN " + 93 * b"x", False),
+}
 
 HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
 IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
 HALF_CLOSE_THEN = "`--half_close_timeout`, then `--reset_linger`"
 DRAIN, DRAIN_THEN = "`--drain_timeout`", "`--drain_timeout`, then `--reset_linger`"
+HANDSHAKE = "`--handshake_timeout`"
 AT_ONCE = "at once"
 
 
@@ -104,6 +120,20 @@ SECTIONS = {
     ],
     "Source ports": [
         Row("no_source_port", NO_PORT, "RST", "—", "`--source`, `net.ipv4.ip_local_port_range`"),
+    ],
+    "PROXY protocol": [
+        Row("proxy_empty", "no header, but a FIN", "FIN", "—", AT_ONCE),
+        Row("proxy_cut", "a part of a header, and a FIN", "RST", "—", AT_ONCE),
+        Row("proxy_timeout", "a part of a header", "RST", "—", HANDSHAKE),
+        Row("proxy_missing", "something else than a header", "RST", "—", AT_ONCE),
+        Row("proxy_malformed", "a header with a wrong field", "RST", "—", AT_ONCE),
+        Row("proxy_command", "a header of an unknown version or command", "RST", "—", AT_ONCE),
+        Row("proxy_family", "a header of an unknown address family", "RST", "—", AT_ONCE),
+        Row("proxy_checksum", "a header with a wrong checksum", "RST", "—", AT_ONCE),
+        Row("proxy_too_long", "a header without an end", "RST", "—", AT_ONCE),
+        Row("untrusted", UNTRUSTED, "RST", "—", AT_ONCE),
+        Row("drain", "a part of a header", "RST", "—", DRAIN),
+        Row("stop", "a part of a header", "RST", "—", AT_ONCE),
     ],
     "Limits": [
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
@@ -344,7 +374,8 @@ class Rows(DaemonTest):
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
                    NO_PORT: "play_no_port",
                    QUEUE_FULL: "play_queue", QUEUE_TIMEOUT: "play_queue",
-                   ALL_DOWN: "play_all_down"}
+                   ALL_DOWN: "play_all_down", UNTRUSTED: "play_untrusted",
+                   **dict.fromkeys(HEADERS, "play_header")}
         play = special.get(row.on_its_way, "play")
         return lambda self: getattr(self, play)(row)
 
@@ -473,6 +504,43 @@ class Rows(DaemonTest):
         self.check_logged(daemon, row.logged)
 
 
+    # ---- The PROXY protocol.
+
+    def introduced(self, trusted, *flags):
+        """A daemon that wants headers, whose backend nobody may reach; and a client."""
+        daemon = self.proxy(self.refuses(), flags=(
+            "--accept_proxy=any", f"--trusted={trusted}", "--health=off", *flags))
+        return daemon, self.connect(daemon)
+
+    def play_untrusted(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon, client = self.introduced("192.0.2.0/24")
+        self.assert_ends(client, "reset")
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
+
+    def play_header(self, row):
+        self.assertEqual(row.backend, "—")
+        sent, finishes = HEADERS[row.on_its_way]
+        by_operator = row.logged in ("drain", "stop")
+        flags = Stage.TIMEOUTS[row.logged] if by_operator else (
+            ["--handshake_timeout=300ms"] if row.logged == "proxy_timeout" else [])
+        daemon, client = self.introduced(HOST, *flags)
+        client.sendall(sent)
+        if finishes:
+            client.shutdown(socket.SHUT_WR)
+        if by_operator:
+            daemon.await_descriptors(1)
+            (self.signal_twice if row.logged == "stop" else
+             lambda it: it.signal(signal.SIGTERM))(daemon)
+            daemon.check_end(1)
+        self.assert_ends(client, {"FIN": "fin", "RST": "reset"}[row.client])
+        if not by_operator:
+            daemon.await_descriptors(0)
+            self.stop(daemon)
+        self.assertEqual(daemon.summary(), {"served": 1, row.logged: 1})
+
+
 class Peers(Rows):
     pass
 
@@ -509,6 +577,10 @@ class SourcePorts(Rows):
         if not in_namespace():
             self.skipTest("run as root, with the argument SourcePorts")
         super().setUp()
+
+
+class ProxyProtocol(Rows):
+    pass
 
 
 class Limits(Rows):
@@ -577,7 +649,7 @@ class Linger(DaemonTest):
 
 
 for section in SECTIONS:
-    globals()[section.title().replace(" ", "")].take(SECTIONS[section])
+    globals()["".join(word.capitalize() for word in section.split())].take(SECTIONS[section])
 
 
 if __name__ == "__main__":

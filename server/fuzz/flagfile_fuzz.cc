@@ -182,6 +182,9 @@ void CheckOptions(const RouteOptions& options) {
   RequireWithin(options.sndbuf, size_t{4} << 10, size_t{256} << 20, true, "sndbuf");
   RequireWithin(options.fastopen, 0, 1'000'000, false, "fastopen");
   Require(options.congestion.size() < 16, "the kernel takes the name", options.congestion);
+  Require(options.trusted.size() <= kBlocksMax, "there are not too many blocks", "");
+  RequireWithin<std::chrono::nanoseconds>(options.handshake_timeout, 1ms, 1h, false, "handshake");
+  Require(options.send_proxy_tlvs < 8, "there are three words", "");
   Require(options.source.size() <= kSourcesMax, "there are not too many sources", "");
   for (const Endpoint& source : options.source) {
     Require(!source.is_unix() && !source.is_any() && source.port() == 0, "it can be bound to",

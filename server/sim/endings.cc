@@ -27,7 +27,36 @@ struct OnItsWay {
   std::string finished;  // "client" or "backend": its FIN came before
   bool limit = false;    // one of the table of limits
   bool all_down = false;
+  bool header = false;  // one of the table of the PROXY protocol
 };
+
+// What a client sends of its PROXY header, and whether a FIN follows.
+struct HeaderSent {
+  std::string text;
+  bool finishes = false;
+};
+
+std::optional<HeaderSent> HeaderSentFor(const std::string& on_its_way) {
+  const std::string v2("\r\n\r\n\0\r\nQUIT\n", 12);
+  const std::string addresses(12, '\0');
+  const std::string no_checksum(4, '\0');
+  const std::string part = "PROXY TCP4 192.0.2";
+  if (on_its_way == "a client that is none of `--trusted`") return HeaderSent{};
+  if (on_its_way == "no header, but a FIN") return HeaderSent{"", true};
+  if (on_its_way == "a part of a header, and a FIN") return HeaderSent{part, true};
+  if (on_its_way == "a part of a header") return HeaderSent{part};
+  if (on_its_way == "something else than a header") return HeaderSent{"GET / HTTP/1.1\r\n"};
+  if (on_its_way == "a header with a wrong field") return HeaderSent{part + ".256 ::1 1 2\r\n"};
+  if (on_its_way == "a header of an unknown version or command") return HeaderSent{v2 + "\x31"};
+  if (on_its_way == "a header of an unknown address family") return HeaderSent{v2 + "\x21\x41"};
+  if (on_its_way == "a header with a wrong checksum") {
+    return HeaderSent{v2 + std::string("\x21\x11\0\x13", 4) + addresses +
+                      std::string("\x03\0\x04", 3) + no_checksum};
+  }
+  if (on_its_way == "a header without an end")
+    return HeaderSent{std::string("PROXY UNKNOWN ") + std::string(93, 'x')};
+  return std::nullopt;
+}
 
 std::optional<OnItsWay> Parse(std::string text) {
   OnItsWay way;
@@ -43,7 +72,10 @@ std::optional<OnItsWay> Parse(std::string text) {
   way.connect = text == "the connect";
   way.limit = text.starts_with("a client");
   way.all_down = text == "the connect, with no backend up";
-  const bool known = way.request || way.reply || way.connect || way.limit || way.all_down;
+  way.header = HeaderSentFor(text).has_value();
+  way.limit = way.limit && !way.header;
+  const bool known =
+      way.request || way.reply || way.connect || way.limit || way.all_down || way.header;
   if (known || text == "nothing") return way;
   return std::nullopt;
 }
@@ -152,6 +184,18 @@ void TakeDown(Plan& plan, sched::Duration when) {
   plan.backends.push_back({BackendPlan::Kind::kChecked, {closes}, {when}});
 }
 
+void SetHeader(Plan& plan, const Ending& ending) {
+  const HeaderSent sent = *HeaderSentFor(ending.on_its_way);
+  RouteOptions& options = plan.options();
+  options.accept_proxy = AcceptProxy::kAny;
+  options.trusted = {*Cidr::Parse(ending.logged == "untrusted" ? "192.0.2.0/24" : "127.0.0.0/8")};
+  if (ending.logged == "proxy_timeout") options.handshake_timeout = kCause;
+  Script& client = plan.clients.front().script;
+  client.preamble = sent.text;
+  client.ops = {{Op::Kind::kSay, static_cast<int64_t>(sent.text.size())}};
+  if (sent.finishes) EndAt(client, Op::Kind::kFinish);
+}
+
 // The last client meets the limit; those before stay as they are.
 bool SetLimit(Plan& plan, const Ending& ending) {
   constexpr int kOwnDescriptors = 4;  // epoll, eventfd, the listener and its reserve
@@ -207,10 +251,13 @@ std::optional<Plan> PlanOf(const Ending& ending, uint64_t seed) {
   plan.backends.push_back({BackendPlan::Kind::kServes, {backend}});
   if (way->connect && !SetConnect(plan, ending.logged)) return std::nullopt;
   if (way->limit && !SetLimit(plan, ending)) return std::nullopt;
+  if (way->header) SetHeader(plan, ending);
   const bool down = ending.logged == "backend_down" || way->all_down;
   if (down) TakeDown(plan, way->all_down ? sched::Duration(0) : kCause);
   if (way->all_down) plan.clients.front().start = kCause;
-  if (!limited && !peers && !down && !way->connect && !way->limit) return std::nullopt;
+  if (!limited && !peers && !down && !way->connect && !way->limit && !way->header) {
+    return std::nullopt;
+  }
   return plan;
 }
 

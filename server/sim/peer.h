@@ -31,6 +31,7 @@ class Peer {
   bool finished() const { return finished_; }
   bool left() const { return left_; }  // by kReset, kLeave or kBreak
   int64_t received() const { return received_; }
+  const std::string& told() const { return told_; }  // the PROXY header that came first
   int64_t partner() const { return partner_; }  // whose stream it receives; -1: not known yet
   bool saw_fin() const { return saw_fin_; }
   bool saw_reset() const { return saw_reset_; }
@@ -47,6 +48,9 @@ class Peer {
   void Act();
   void Read();
   void Take(const char* bytes, size_t size);
+  size_t TakeHeader(const char* bytes, size_t size);
+  bool HeaderIsComplete() const;
+  bool Say(int64_t* left);
   void Write();
   bool SendSome(int64_t* left);
   bool SendBack();
@@ -70,6 +74,8 @@ class Peer {
   bool finished_ = false;
   bool left_ = false;
   std::string echo_;  // read, and still to be sent back
+  size_t said_ = 0;   // of the preamble
+  std::string told_;
   int64_t received_ = 0;
   int64_t partner_ = -1;
   uint64_t header_ = 0;

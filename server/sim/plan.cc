@@ -331,6 +331,98 @@ void Sources(Dice& dice, Plan& plan) {
              [&] { return PingPong(dice, 500); });
 }
 
+// --- PROXY headers, written by hand: the daemon's own would hide its mistakes on both sides.
+
+std::string Big16Text(int64_t number) {
+  return {static_cast<char>(number >> 8), static_cast<char>(number)};
+}
+
+// Of client `number`, in version 1 and 2.
+struct Introductions {
+  std::string line;
+  std::string block;
+};
+
+Introductions IntroductionsOf(Dice& dice, size_t number) {
+  const auto last = static_cast<int64_t>(number);
+  const int64_t port = dice.Between(0, 65535);
+  Introductions both;
+  both.line = "PROXY TCP4 10.1.2." + std::to_string(last) + " 192.0.2.1 " + std::to_string(port) +
+              " 80\r\n";
+  const char from[] = {10, 1, 2, static_cast<char>(last)};
+  const char to[] = {static_cast<char>(192), 0, 2, 1};
+  both.block = std::string("\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", 16) + std::string(from, 4) +
+               std::string(to, 4) + Big16Text(port) + Big16Text(80);
+  return both;
+}
+
+// The preamble comes first, in pieces.
+void Precede(Dice& dice, Script& script) {
+  std::vector<Op> ops;
+  auto left = static_cast<int64_t>(script.preamble.size());
+  while (left > 0) {
+    const int64_t piece = dice.Percent(50) ? left : dice.Between(1, left);
+    ops.push_back({Op::Kind::kSay, piece});
+    if (dice.Percent(30)) ops.push_back({Op::Kind::kPause, dice.Span(milliseconds(2)).count()});
+    left -= piece;
+  }
+  script.ops.insert(script.ops.begin(), ops.begin(), ops.end());
+}
+
+void AddIntroduced(Dice& dice, Plan& plan) {
+  RouteOptions& options = plan.options();
+  options.accept_proxy = AcceptProxy::kAny;
+  options.trusted = {*Cidr::Parse("127.0.0.0/8")};
+  options.send_proxy = static_cast<SendProxy>(dice.Between(0, 2));
+  const bool is_local = dice.Percent(25);
+  if (is_local) {
+    plan.route().mode = Mode::kEcho;
+  } else {
+    AddBackends(dice, plan, 2, [&] {
+      Script script = Echoing();
+      script.is_told = options.send_proxy != SendProxy::kOff;
+      return script;
+    });
+  }
+  AddClients(dice, plan, 8, [&] { return PingPong(dice, 2000); });
+  for (size_t i = 0; i < plan.clients.size(); ++i) {
+    Script& script = plan.clients[i].script;
+    const Introductions both = IntroductionsOf(dice, i);
+    script.preamble = dice.Percent(50) ? both.line : both.block;
+    script.introduction = options.send_proxy == SendProxy::kV1 ? both.line : both.block;
+  }
+}
+
+// Clients say for whom they connect, in pieces, and backends are told.
+void IntroductionsScenario(Dice& dice, Plan& plan) {
+  AddIntroduced(dice, plan);
+  for (ClientPlan& client : plan.clients) Precede(dice, client.script);
+}
+
+// Some say nothing of the kind, or only a part of it, or nothing at all, and it may stop meanwhile.
+void BadHeaders(Dice& dice, Plan& plan) {
+  AddIntroduced(dice, plan);
+  plan.options().handshake_timeout = milliseconds(dice.Between(20, 200));
+  for (ClientPlan& client : plan.clients) {
+    Script& script = client.script;
+    if (dice.Percent(60)) {
+      script.preamble_is_bad = true;
+      const auto size = static_cast<int64_t>(script.preamble.size());
+      if (dice.Percent(50)) {
+        script.preamble[static_cast<size_t>(dice.Between(0, 4))] ^= 0x55;
+      } else {
+        script.preamble.resize(static_cast<size_t>(dice.Between(0, size - 1)));
+        script.ops = {dice.Percent(50) ? Op{Op::Kind::kFinish} : Op{Op::Kind::kAwait, 1}};
+      }
+    }
+    Precede(dice, script);
+  }
+  if (dice.Percent(30)) {
+    plan.stop_after = dice.Span(milliseconds(300));
+    plan.config.drain_timeout = dice.Span(milliseconds(50));
+  }
+}
+
 // More clients than backends may have: they wait, and every one is served.
 void Queues(Dice& dice, Plan& plan) {
   AddBackends(dice, plan, 3, [] { return Echoing(); });
@@ -515,6 +607,8 @@ constexpr Scenario kScenarios[] = {
     {"outages", Outages},
     {"queues", Queues},
     {"sources", Sources},
+    {"introductions", IntroductionsScenario},
+    {"bad_headers", BadHeaders},
     {"reloads", Reloads},
 };
 

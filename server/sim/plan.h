@@ -25,6 +25,7 @@ namespace parkway::sim {
 struct Op {
   enum class Kind : uint8_t {
     kSend,    // `amount` bytes; goes on when the kernel has taken them
+    kSay,     // the next `amount` bytes of the preamble; likewise
     kPause,   // `amount` nanoseconds
     kAwait,   // until `amount` bytes have come in all, or the end
     kUrgent,  // an urgent byte, if the window has room for it
@@ -47,6 +48,13 @@ struct Script {
   bool never_reads = false;
   // When it begins to read, after its start.
   sched::Duration reads_from{0};
+  // What precedes its stream: a client's PROXY header, and whether no proxy may send such a one.
+  std::string preamble{};
+  bool preamble_is_bad = false;
+  // With what its backend is told of it; empty: not known here.
+  std::string introduction{};
+  // A backend that is told of each client first.
+  bool is_told = false;
   // A backend that sends back what it reads, and finishes when its client has.
   bool echoes = false;
   // Instead of what is left of its steps, at that time after its start.

@@ -324,7 +324,7 @@ class World {
   // No limit, stop or shortage ends a session early.
   bool IsCalm() const {
     return !Is({"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked",
-                "moves", "outages", kEnding});
+                "moves", "outages", "bad_headers", kEnding});
   }
   // Nor does anybody reset.
   bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse"}); }
@@ -348,6 +348,7 @@ class World {
     const std::string name = "client " + std::to_string(client.id());
     JudgeResetTime(client, name);
     const Peer* const backend = PartnerOf(client);
+    JudgeIntroduction(client, backend, name);
     if (backend == nullptr) {
       if (IsPolite() && client.sent() > 0) Fail(name + ": its bytes reached nobody");
       return;
@@ -355,6 +356,17 @@ class World {
     JudgeStream(client, *backend, name + " to backend");
     if (backend != &client) JudgeStream(*backend, client, "backend to " + name);
     JudgeTime(client, *backend, name);
+  }
+
+  // Who is not introduced properly gets nothing and reaches nobody; of others the backend is told.
+  void JudgeIntroduction(const Peer& client, const Peer* backend, const std::string& name) {
+    const Script& script = client.script();
+    if (script.preamble_is_bad) {
+      const bool reached = backend != nullptr && backend != &client;
+      Require(!reached && client.received() == 0, name + ": was served with a bad header");
+    } else if (backend != nullptr && backend->script().is_told) {
+      Require(backend->told() == script.introduction, name + ": its backend was told otherwise");
+    }
   }
 
   void JudgeStream(const Peer& from, const Peer& to, const std::string& name) {
@@ -408,7 +420,7 @@ class World {
   // A session ends soon after what ends it.
   void JudgeTime(const Peer& client, const Peer& backend, const std::string& name) {
     const TcpEnd* const served_at = client.end().peer();
-    if (Is({"stops", "connects", "shortages", "echo", "outages", kEnding})) return;
+    if (Is({"stops", "connects", "shortages", "echo", "outages", "bad_headers", kEnding})) return;
     if (served_at == nullptr) return;
     sched::Deadline due = std::max(client.last_act(), backend.last_act());
     sched::Duration limit = plan_.options().idle_timeout;
