@@ -199,7 +199,10 @@ class Routes(programs_test.ProgramTest):
           "parkway --check --route='db listen=:5432 to=10.0.0.1:5432,10.0.0.2:5432 "
           "source=10.0.0.8,10.0.0.9 user_timeout=30s backend_keepalive_idle=60s'",
           "parkway --check --route='web listen=:80 to=10.0.0.1:80 accept_proxy=any "
-          "trusted=10.9.0.0/16 send_proxy=v2 send_proxy_tlvs=crc32c,received'")
+          "trusted=10.9.0.0/16 send_proxy=v2 send_proxy_tlvs=crc32c,received'",
+          "parkway --check --route='a listen=:443 sni=a.example.com to=10.0.0.1:443' "
+          "--route='b listen=:443 sni=*.example.com alpn=h2 to=10.0.0.2:443' "
+          "--route='rest listen=:443 to=10.0.0.3:443'")
     def test_options_of_a_route(self, *lines):
         for line in lines:
             done = run_parkway(*shlex.split(line)[1:])

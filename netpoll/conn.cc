@@ -156,6 +156,21 @@ IoResult Conn::Reader::TryPeek(std::span<std::byte> buffer) {
   return seen;
 }
 
+// An edge that came since the peek is in the slot: the peek reset it before it looked.
+IoResult Conn::Reader::AwaitMore() {
+  if (!hold_) return kIsClosed;
+  if (conn_.NoMoreEdges()) return {.status = IoStatus::kEof};
+  conn_.queue_ = Queue::kDrained;
+  return conn_.AwaitReadableHeld();
+}
+
+void Conn::Reader::WakeAt(size_t bytes) {
+  if (!hold_) return;
+  const auto value = static_cast<int>(bytes);
+  const internal::Socket& socket = conn_.socket_;
+  (void)socket.kernel().SetSockOpt(socket.fd(), SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value);
+}
+
 // At an urgent mark the kernel splices nothing, and says EAGAIN whatever lies behind it.
 bool Conn::CanSplice() const {
   return is_tcp_ && (socket_.desc()->event_bits() & EventBits::kUrgent) == 0;

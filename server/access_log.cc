@@ -118,9 +118,15 @@ void WriteText(const AccessEntry& entry, LineWriter& line) {
   Count(entry.sessions, '/', line);
   Count(entry.retries, ' ', line);
   line.Number(entry.id);
-  if (entry.proxy.family() != AF_UNSPEC) {
+  if (entry.greeted) {
     line.Char(' ');
-    line.Client(entry.proxy, kTextEscape);
+    if (entry.proxy.family() == AF_UNSPEC) {
+      line.Char('-');
+    } else {
+      line.Client(entry.proxy, kTextEscape);
+    }
+    line.Char(' ');
+    line.Name(entry.server_name.empty() ? "-" : entry.server_name, kTextEscape);
   }
   line.Char('\n');
 }
@@ -165,6 +171,7 @@ void WriteJson(const AccessEntry& entry, LineWriter& line) {
     line.Client(entry.proxy, kJsonEscape);
     line.Char('"');
   }
+  StringField(R"(,"sni":)", entry.server_name, line);
   StringField(R"(,"listener":)", entry.listener, line);
   StringField(R"(,"route":)", entry.route, line);
   StringField(R"(,"backend":)", entry.backend, line);

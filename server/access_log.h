@@ -29,7 +29,9 @@ struct AccessEntry {
   int64_t at_ns = 0;  // since 1970
   uint64_t id = 0;
   netpoll::CompactEndpoint client{};
-  netpoll::CompactEndpoint proxy{};  // that connected for the client; names nothing: none
+  bool greeted = false;              // it had to say something first:
+  netpoll::CompactEndpoint proxy{};  // who connected for it, if that is not itself
+  std::string_view server_name{};    // whom it named in TLS
   std::string_view listener{};
   std::string_view route{};
   std::string_view backend{};

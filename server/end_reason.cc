@@ -57,6 +57,16 @@ const char* ToString(EndReason reason) {
       return "proxy_checksum";
     case EndReason::kProxyTooLong:
       return "proxy_too_long";
+    case EndReason::kHelloEmpty:
+      return "hello_empty";
+    case EndReason::kHelloCut:
+      return "hello_cut";
+    case EndReason::kHelloTimeout:
+      return "hello_timeout";
+    case EndReason::kHelloMalformed:
+      return "hello_malformed";
+    case EndReason::kHelloTooLong:
+      return "hello_too_long";
     case EndReason::kDrain:
       return "drain";
     case EndReason::kStop:

@@ -36,10 +36,15 @@ enum class EndReason : uint8_t {
   kProxyFamily,       // v2: an unknown address family or transport
   kProxyChecksum,     // v2: its CRC32C does not fit
   kProxyTooLong,      // the header has no end within 107 bytes (v1), or more than 4096 (v2)
+  kHelloEmpty,        // the client ended before it sent a byte of its ClientHello
+  kHelloCut,          // it ended within it
+  kHelloTimeout,      // it did not send it within handshake_timeout
+  kHelloMalformed,    // a field of it says what it may not
+  kHelloTooLong,      // it has no end within 64 KiB, or comes in too many pieces
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 28;
+inline constexpr int kEndReasons = 33;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Server: the PROXY protocol. Clients that have to say for whom they connect, and backends that are
-// told.
+// Server: clients that have to say something before it is known which route serves them, for whom
+// they connect (the PROXY protocol) or to whom (TLS); and backends that are told of their clients.
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -11,6 +11,7 @@
 #include "sched/check.h"
 #include "sched/fibers.h"
 #include "sched/parking_lot.h"
+#include "server/hello_receive.h"
 #include "server/proxy_receive.h"
 #include "server/server.h"
 
@@ -18,6 +19,16 @@ namespace parkway {
 
 using netpoll::Conn;
 using netpoll::IoResult;
+
+namespace {
+
+// Where the client connected to; over an IPv6 socket, an IPv4 client to an IPv4 address.
+netpoll::Endpoint LocalOf(Conn& client) {
+  const netpoll::Endpoint local = client.local();
+  return local.is_unix() ? local : netpoll::CompactEndpoint(local).Expand();
+}
+
+}  // namespace
 
 // The client has its place.
 void Server::StartHandshake(Conn&& client, SessionFacts facts, Door& door) {
@@ -34,19 +45,24 @@ void Server::StartHandshake(Conn&& client, SessionFacts facts, Door& door) {
 
 // The fiber of one handshake.
 void Server::Greet(Door& door, Handshakes::iterator place) {
-  EndReason refused = Hear(*place, door.frontend->options);
+  ClientHello hello;
+  EndReason refused = Hear(door, *place, hello);
   Handshakes mine;
+  ServedRoute* route = nullptr;
   {
     sched::MutexLock lock(door.mu);
     mine.splice(mine.end(), door.handshakes, place);  // from here on nobody else ends it
+    auto& [client, facts] = mine.front();
+    if (client.closed()) refused = EndOfAll();
+    if (refused == EndReason::kNone) route = RouteOf(facts.client, hello, door);
   }
   auto& [client, facts] = mine.front();
-  if (client.closed()) refused = EndOfAll();
-  ServedRoute* const route = refused == EndReason::kNone ? RouteOf(facts.client, door) : nullptr;
   if (route != nullptr) {
     StartSession(std::move(client), std::move(facts), *route, door);
   } else {
-    if (refused == EndReason::kProxyEmpty) client.Close();  // with FIN, as it has ended itself
+    const bool ended_itself =
+        refused == EndReason::kProxyEmpty || refused == EndReason::kHelloEmpty;
+    if (ended_itself) client.Close();  // with FIN
     TurnAway(client, facts, refused == EndReason::kNone ? EndReason::kNoRoute : refused);
     LeavePlace(/*took_one=*/true);
   }
@@ -56,15 +72,35 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
   }
 }
 
-// Whom the client speaks for.
-EndReason Server::Hear(Handshake& handshake, const RouteOptions& options) {
+// All that the client has to say before it is known who serves it.
+EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
+  const RouteOptions& options = door.frontend->options;
+  bool hears_hello = false;
+  {
+    sched::MutexLock lock(door.mu);
+    hears_hello = door.hears_hellos;
+  }
   auto& [client, facts] = handshake;
-  client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
-  auto header = std::make_unique<ProxyHeader>();
-  const EndReason refused = ReceiveProxyHeader(client, options.accept_proxy, *header);
-  client.SetReadDeadline(sched::kNever);
-  if (refused != EndReason::kNone) return refused;
   facts.arrival = std::make_unique<SessionFacts::Arrival>();
+  client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
+  EndReason refused = EndReason::kNone;
+  if (options.accept_proxy != AcceptProxy::kOff) {
+    refused = HearHeader(options.accept_proxy, handshake);
+  }
+  if (refused == EndReason::kNone && hears_hello) {
+    refused = ReceiveClientHello(client, hello);
+    facts.arrival->server_name = hello.server_name;
+  }
+  client.SetReadDeadline(sched::kNever);
+  return refused;
+}
+
+// For whom the client connects.
+EndReason Server::HearHeader(AcceptProxy accept, Handshake& handshake) {
+  auto& [client, facts] = handshake;
+  auto header = std::make_unique<ProxyHeader>();
+  const EndReason refused = ReceiveProxyHeader(client, accept, *header);
+  if (refused != EndReason::kNone) return refused;
   facts.arrival->proxy = facts.client;
   if (header->has_addresses) facts.client = netpoll::CompactEndpoint(header->source);
   facts.arrival->header = std::move(header);
@@ -102,7 +138,7 @@ IoResult Server::Introduce(Session& session, sched::Deadline deadline) const {
     header.destination = received->destination;
   } else {
     header.source = facts.client.Expand();
-    header.destination = session.client().local();
+    header.destination = LocalOf(session.client());
   }
   header.checksum = (options.send_proxy_tlvs & kProxyTlvChecksum) != 0;
   std::string unique_id;

@@ -211,7 +211,9 @@ std::vector<Server::Plan> Server::Plans(const std::vector<ServedRoute*>& routes)
 
 // Binds an address, for each worker.
 absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) {
-  const auto is_it = [&](const auto& frontend) { return frontend->key == plan.key; };
+  const auto is_it = [&](const auto& frontend) {
+    return frontend->key == plan.key && frontend->sockets.load(std::memory_order_acquire) > 0;
+  };
   if (std::any_of(frontends_.begin(), frontends_.end(), is_it)) {
     return absl::UnavailableError(plan.name + plan.key +
                                   ": still being closed, as an earlier reload said; try again");
@@ -227,6 +229,7 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
   frontend->key = plan.key;
   frontend->options = plan.options;
   frontend->accepting.store(static_cast<int>(sockets->size()), std::memory_order_relaxed);
+  frontend->sockets.store(static_cast<int>(sockets->size()), std::memory_order_relaxed);
   int worker = 0;
   for (const netpoll::BoundSocket& socket : *sockets) {
     doors.push_back(std::make_unique<Door>());
@@ -235,8 +238,7 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     door.name = &*listener_names_.insert(socket.at.ToString()).first;
     door.frontend = frontend;
     door.worker = worker++;
-    sched::MutexLock lock(door.mu);
-    door.routes = plan.routes;
+    GiveRoutes(plan.routes, door);
   }
   return absl::OkStatus();
 }
@@ -252,9 +254,16 @@ void Server::Give(const std::vector<Plan>& plans) {
       frontend.leaves.store(true, std::memory_order_seq_cst);
       continue;  // those whose clients wait in its queue are still served
     }
-    sched::MutexLock lock(door->mu);
-    door->routes = plan->routes;
+    GiveRoutes(plan->routes, *door);
   }
+}
+
+void Server::GiveRoutes(const std::vector<ServedRoute*>& routes, Door& door) {
+  sched::MutexLock lock(door.mu);
+  door.routes = routes;
+  door.hears_hellos = std::any_of(routes.begin(), routes.end(), [](const ServedRoute* route) {
+    return route->config().needs_hello();
+  });
 }
 
 // Starts the checks of new routes, ends those of retired ones, and has the doors of addresses that

@@ -124,10 +124,17 @@ inline constexpr std::string_view kDefaultRoute = "default";
 struct Route {
   std::string name{};
   std::vector<Listen> listen{};  // at least one
-  std::vector<Cidr> from{};      // clients it serves there; empty: all
-  Mode mode = Mode::kProxy;      // without backends in the others
+  // Clients it serves there: by address, and by what their TLS ClientHello asks for. Empty: all.
+  std::vector<Cidr> from{};
+  std::vector<std::string> sni{};   // names in lower case, or *.NAME for all below it
+  std::vector<std::string> alpn{};  // protocols, of which one is offered
+  Mode mode = Mode::kProxy;         // without backends in the others
   std::vector<Backend> backends{};
   RouteOptions options{};
+
+  bool serves_all() const { return from.empty() && !needs_hello(); }
+  // Clients have to send a ClientHello before it is known whether it serves them.
+  bool needs_hello() const { return !sni.empty() || !alpn.empty(); }
 
   // The daemon serves its clients itself.
   bool is_local() const { return mode != Mode::kProxy; }

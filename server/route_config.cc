@@ -171,6 +171,37 @@ absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunc
   return found;
 }
 
+// ---- What a client asks for.
+
+// A host's name, as ClientHello has it, or *. and a name.
+absl::StatusOr<std::string> ParseServerName(std::string_view text) {
+  constexpr size_t kNameMax = 253;  // RFC 1035
+  const std::string_view name = text.starts_with("*.") ? text.substr(2) : text;
+  const auto is_fit = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  const bool has_dots =
+      name.starts_with('.') || name.ends_with('.') || name.find("..") != name.npos;
+  if (name.empty() || text.size() > kNameMax || has_dots ||
+      !std::all_of(name.begin(), name.end(), is_fit)) {
+    return absl::InvalidArgumentError("must be the name of a host, or *.NAME for all below it");
+  }
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower;
+}
+
+// A protocol's name in ALPN.
+absl::StatusOr<std::string> ParseProtocol(std::string_view text) {
+  constexpr size_t kProtocolMax = 255;  // RFC 7301
+  if (text.empty() || text.size() > kProtocolMax) {
+    return absl::InvalidArgumentError("must have 1 to 255 characters");
+  }
+  if (const absl::Status checked = CheckWord(text); !checked.ok()) return checked;
+  return std::string(text);
+}
+
 // ---- The keys of a route.
 
 // Calls each(part, index of the part in the text) for the parts between commas.
@@ -195,6 +226,8 @@ class Reader {
   absl::Status Read(const RouteWord& word) {
     if (word.key == "listen") return ReadListen(word);
     if (word.key == "from") return ReadFrom(word);
+    if (word.key == "sni") return ReadWords(word, ParseServerName, route_.sni);
+    if (word.key == "alpn") return ReadWords(word, ParseProtocol, route_.alpn);
     if (word.key == "to") return ReadTo(word);
     for (const Setting<RouteOptions>& setting : kSettings) {
       if (setting.name != word.key) continue;
@@ -224,6 +257,20 @@ class Reader {
     });
   }
 
+  absl::Status ReadWords(const RouteWord& word,
+                         absl::StatusOr<std::string> (*parse)(std::string_view),
+                         std::vector<std::string>& words) {
+    return ForEachPart(word, [&](std::string_view part, size_t at) -> absl::Status {
+      const absl::StatusOr<std::string> parsed = parse(part);
+      if (!parsed.ok()) return About(part, at, parsed.status());
+      if (words.size() == kNamesMax) {
+        return source_.Error(at, "more than " + std::to_string(kNamesMax) + " names");
+      }
+      words.push_back(*parsed);
+      return absl::OkStatus();
+    });
+  }
+
   absl::Status ReadTo(const RouteWord& word) {
     for (const Mode mode : {Mode::kEcho, Mode::kDiscard}) {
       if (word.value != ToString(mode)) continue;
@@ -243,12 +290,12 @@ class Reader {
   }
 
   absl::Status UnknownKey(const RouteWord& word) const {
-    std::vector<std::string_view> known = {"listen", "from", "to"};
+    std::vector<std::string_view> known = {"listen", "from", "sni", "alpn", "to"};
     for (const Setting<RouteOptions>& setting : kSettings) known.push_back(setting.name);
     const std::string nearest(Nearest(word.key, known));
-    const std::string hint = nearest.empty()
-                                 ? "a route has listen, from, to and the options of --help"
-                                 : "did you mean " + nearest + "?";
+    const std::string hint =
+        nearest.empty() ? "a route has listen, from, sni, alpn, to and the options of --help"
+                        : "did you mean " + nearest + "?";
     return source_.Error(word.at, std::string(word.key) + ": unknown key; " + hint);
   }
 
@@ -289,7 +336,7 @@ std::string Conflict(const Endpoint& listen, const Route& route, const Seen& oth
   if (other.route == &route) return "an earlier address covers this one";
   const std::string theirs = other.at.ToString() + " of route " + other.route->name;
   if (!(other.at == listen)) return "overlaps " + theirs;
-  if (other.route->from.empty()) return "no client gets here: all go to route " + other.route->name;
+  if (other.route->serves_all()) return "no client gets here: all go to route " + other.route->name;
   const auto different = DifferentAtListener(route.options, other.route->options);
   return different.empty() ? "" : std::string(different.front()) + " must be that of " + theirs;
 }
@@ -374,7 +421,7 @@ std::vector<size_t> Nexts(const Route& route, const std::vector<ParsedRoute>& ro
                          [&](const Endpoint& at) { return ConnectsTo(at, next); });
     };
     const std::vector<Backend>& backends = route.backends;
-    if (next.from.empty() && std::any_of(backends.begin(), backends.end(), leads_there)) {
+    if (next.serves_all() && std::any_of(backends.begin(), backends.end(), leads_there)) {
       nexts.push_back(i);
     }
   }
@@ -532,6 +579,9 @@ std::string FormatRoute(const Route& route, const RouteOptions& defaults) {
   };
   list("listen", route.listen, [](const Listen& listen) { return listen.text; });
   list("from", route.from, [](const Cidr& block) { return block.ToString(); });
+  const auto same = [](const std::string& name) { return name; };
+  list("sni", route.sni, same);
+  list("alpn", route.alpn, same);
   if (route.is_local()) text.append(" to=").append(ToString(route.mode));
   list("to", route.backends, FormatBackend);
   for (const Setting<RouteOptions>& setting : kSettings) {

@@ -5,6 +5,9 @@
 //   key       value
 //   listen    ADDRESS[,ADDRESS...]: where it accepts, as for --listen
 //   from      BLOCK[,BLOCK...]: the clients it serves there, 10.0.0.0/8 or ::1; by default all
+//   sni       NAME[,NAME...]: those whose TLS ClientHello names one of these servers; *.NAME stands
+//             for all names below it
+//   alpn      PROTOCOL[,PROTOCOL...]: those whose ClientHello offers one of these
 //   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT];
 //             or echo, or discard
 //   ...       the flag of the same name, for this route (RouteSettings)
@@ -43,6 +46,7 @@ std::string UnfitSource(const std::vector<netpoll::Endpoint>& sources,
 // Bounds.
 inline constexpr size_t kSourcesMax = 256;  // of a route
 inline constexpr size_t kBlocksMax = 1024;  // of an option
+inline constexpr size_t kNamesMax = 1000;   // of sni or alpn of a route
 inline constexpr int kWeightMax = 256;
 inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend
 inline constexpr size_t kListensMax = 1000;              // of all routes

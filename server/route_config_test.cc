@@ -88,6 +88,12 @@ TEST(RouteConfigTest, ReadsARoute) {
   EXPECT_EQ(Good("d listen=:1 to=discard").mode, Mode::kDiscard);
 }
 
+TEST(RouteConfigTest, ReadsWhatClientsAskFor) {
+  const Route route = Good("x listen=:1 sni=A.Example,*.b.example alpn=h2,http/1.1 to=echo");
+  EXPECT_THAT(route.sni, ElementsAre("a.example", "*.b.example"));
+  EXPECT_THAT(route.alpn, ElementsAre("h2", "http/1.1"));
+}
+
 TEST(RouteConfigTest, ARouteMayTakeTheSourcesOfTheFlagsBack) {
   RouteOptions defaults;
   defaults.source = {*Endpoint::ParseAddress("10.0.0.3")};
@@ -119,7 +125,10 @@ TEST(RouteConfigTest, PrintsWhatItReads) {
         "b listen=:1 to=pair:80*2@backup/max=100,10.0.0.1:81 balance=leastconn health=tcp "
         "health_send=a\\sb\\x3b\\x5c\\r\\n\\x00",
         "s listen=:1 to=pair:80,[::1]:81 source=10.0.0.3,::1,10.0.0.4 congestion=bbr mark=7 "
-        "rcvbuf=64KiB mptcp=true"}) {
+        "rcvbuf=64KiB mptcp=true",
+        "t listen=:1 from=10.0.0.0/8 sni=a.b,*.c alpn=h2,x to=pair:80 accept_proxy=any "
+        "trusted=10.0.0.0/8,::1/128 handshake_timeout=3s send_proxy=v2 "
+        "send_proxy_tlvs=crc32c,received"}) {
     EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
   }
 }
@@ -130,8 +139,14 @@ TEST(RouteConfigTest, AnErrorSaysWhere) {
       {"x listen=:1", "column 1: no to=BACKEND; to=echo answers itself"},
       {"x listen=:1 tp=echo", "column 13: tp: unknown key; did you mean to?"},
       {"x listen=:1 frobnicate=1",
-       "column 13: frobnicate: unknown key; a route has listen, from, to and the options of "
-       "--help"},
+       "column 13: frobnicate: unknown key; a route has listen, from, sni, alpn, to and the "
+       "options "
+       "of --help"},
+      {"x listen=:1 sni=a,b..c to=echo",
+       "column 19: b..c: must be the name of a host, or *.NAME for all below it"},
+      {"x listen=:1 sni=*.*.c to=echo",
+       "column 17: *.*.c: must be the name of a host, or *.NAME for all below it"},
+      {"x listen=:1 alpn=h2, to=echo", "column 21: \"\": must have 1 to 255 characters"},
       {"x listen=:1,:99999 to=echo", "column 13: :99999: port must be 0-65535"},
       {"x listen=:1,, to=echo", "column 13: \"\": address is empty"},
       {"x listen=:1 from=10.0.0.0/8,10.0.0.1/8 to=echo",
@@ -182,6 +197,11 @@ TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
             "column 10: mark must be that of :80 of route a");
   EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo"}),
             "column 10: clients of a Unix socket have no address for from");
+  EXPECT_EQ(BadTogether({"a listen=:1 to=echo accept_proxy=v1"}),
+            "column 10: accept_proxy needs trusted=BLOCKS: the proxies that may say for whom they "
+            "connect");
+  EXPECT_EQ(BadTogether({"a listen=:1 to=pair:80 send_proxy=v1 send_proxy_tlvs=crc32c"}),
+            "column 10: send_proxy=v1 has no TLVs; drop send_proxy_tlvs");
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=pair:80,127.0.0.1:80"}),
             "column 34: the route listens there: it would connect to itself");
   EXPECT_EQ(BadTogether({"a listen=:80 to=pair:80*0,pair:80@drain"}),
@@ -199,7 +219,11 @@ TEST(RouteConfigTest, ACircleIsAMistake) {
 
 TEST(RouteConfigTest, RoutesThatDo) {
   EXPECT_EQ(BadTogether({"a listen=:80 from=10.0.0.0/8 to=echo", "b listen=:80 to=echo"}), "");
+  EXPECT_EQ(BadTogether({"a listen=:80 sni=a to=echo", "b listen=:80 alpn=h2 to=echo",
+                         "c listen=:80 to=echo"}),
+            "");
   EXPECT_EQ(BadTogether({"a listen=:0 to=echo", "b listen=:0 to=echo"}), "");
+  EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo accept_proxy=v1"}), "");
   // One behind the other.
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=127.0.0.1:81", "b listen=127.0.0.1:81 to=echo"}),
             "");

@@ -58,13 +58,6 @@ std::string ServedRoute::Title() const {
   return config_.name == kDefaultRoute ? "" : "route " + config_.name + ": ";
 }
 
-bool ServedRoute::Serves(const netpoll::CompactEndpoint& client) const {
-  if (config_.from.empty()) return true;
-  const netpoll::Endpoint at = client.Expand();
-  return std::any_of(config_.from.begin(), config_.from.end(),
-                     [&](const Cidr& block) { return block.Contains(at); });
-}
-
 // --- Health.
 
 void ServedRoute::StartChecks() {

@@ -60,7 +60,6 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // and StopChecks was called.
   bool IsOver();
 
-  bool Serves(const netpoll::CompactEndpoint& client) const;
   // Fibers that it may have at a time besides sessions.
   int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
 

@@ -10,6 +10,7 @@
 #include "sched/parking_lot.h"
 #include "server/limits.h"
 #include "server/notify.h"
+#include "server/route_match.h"
 #include "server/units.h"
 #include "server/version.h"
 
@@ -81,11 +82,15 @@ absl::Status Server::BindBuiltIn() {
   echo.mode = Mode::kEcho;
   built_in_ = NewRoute(echo, nullptr);
   for (int i = 0; i < 2; ++i) {
-    const Plan plan = {.key = "built-in " + std::to_string(i),
-                       .at = *netpoll::Endpoint::Parse("127.0.0.1:0"),
-                       .name = "built-in backend",
-                       .options = {},
-                       .routes = {built_in_.get()}};
+    Plan plan = {.key = "built-in " + std::to_string(i),
+                 .at = *netpoll::Endpoint::Parse("127.0.0.1:0"),
+                 .name = "built-in backend",
+                 .options = {},
+                 .routes = {built_in_.get()}};
+    if (echo.options.send_proxy != SendProxy::kOff) {
+      plan.options.accept_proxy = AcceptProxy::kAny;
+      plan.options.trusted = {*Cidr::Parse("127.0.0.1")};
+    }
     if (const absl::Status bound = Open(plan, frontends_, doors_); !bound.ok()) return bound;
     frontends_.back()->built_in = true;
     const netpoll::Endpoint& at = doors_.back()->socket.at;
@@ -194,7 +199,9 @@ std::string Server::Banner() const {
           FormatDuration(defaults.half_close_timeout) + ", drain " +
           FormatDuration(config_.drain_timeout) + "\n";
   const netpoll::Endpoint& last = doors_.back()->socket.at;
-  if (!last.is_unix() && (mode == Mode::kEcho || built_in_ != nullptr)) {
+  const bool answers = (mode == Mode::kEcho || built_in_ != nullptr) &&
+                       doors_.back()->frontend->options.accept_proxy == AcceptProxy::kOff;
+  if (!last.is_unix() && answers) {
     const std::string at = last.ToString();
     std::string host = last.is_any() ? "127.0.0.1" : at.substr(0, at.rfind(':'));
     if (host.front() == '[') host = host.substr(1, host.size() - 2);  // bash wants no brackets
@@ -238,6 +245,7 @@ void Server::ServeDoor(Door& door) {
   LeaveTogether(*door.frontend);
   ServeQueue(listener, door);  // what came while others emptied theirs
   listener.Close();
+  door.frontend->sockets.fetch_sub(1, std::memory_order_release);  // a reload may bind it anew
   AwaitHandshakes(door);
   {
     sched::MutexLock lock(doors_mu_);
@@ -327,18 +335,24 @@ void Server::LeavePlace(bool took_one) {
 
 // --- Sessions.
 
-// kNone: it is let in, to `route`, or where it has to say first for whom it connects, to be heard.
-EndReason Server::Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route) {
-  const RouteOptions& options = door.frontend->options;
-  if (options.accept_proxy == AcceptProxy::kOff) {
-    *route = RouteOf(peer, door);
-    return *route == nullptr ? EndReason::kNoRoute : EndReason::kNone;
-  }
-  if (peer.family() == AF_UNIX) return EndReason::kNone;  // the permissions of the path said so
+bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door) {
+  if (peer.family() == AF_UNIX) return true;  // the permissions of the path said so
+  const std::vector<Cidr>& trusted = door.frontend->options.trusted;
   const netpoll::Endpoint at = peer.Expand();
-  const bool is_trusted = std::any_of(options.trusted.begin(), options.trusted.end(),
-                                      [&](const Cidr& block) { return block.Contains(at); });
-  return is_trusted ? EndReason::kNone : EndReason::kUntrusted;
+  return std::any_of(trusted.begin(), trusted.end(),
+                     [&](const Cidr& block) { return block.Contains(at); });
+}
+
+// kNone: it is let in, to `route`, or where it has to say something first, to be heard.
+EndReason Server::Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route) {
+  if (door.frontend->options.accept_proxy != AcceptProxy::kOff) {
+    return IsTrusted(peer, door) ? EndReason::kNone : EndReason::kUntrusted;
+  }
+  static const ClientHello* const kNotAsked = new ClientHello();
+  sched::MutexLock lock(door.mu);
+  if (door.hears_hellos) return EndReason::kNone;
+  *route = RouteOf(peer, *kNotAsked, door);
+  return *route == nullptr ? EndReason::kNoRoute : EndReason::kNone;
 }
 
 void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
@@ -348,10 +362,10 @@ void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRo
 }
 
 // Held for the client; nullptr: none serves it.
-ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& client, Door& door) {
-  sched::MutexLock lock(door.mu);
+ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                             Door& door) {
   for (ServedRoute* const route : door.routes) {
-    if (!route->Serves(client)) continue;
+    if (!Serves(route->config(), client, hello)) continue;
     route->Hold();
     return route;
   }

@@ -24,6 +24,7 @@
 #include "sched/scheduler.h"
 #include "server/access_log.h"
 #include "server/buffer_pool.h"
+#include "server/client_hello.h"
 #include "server/config.h"
 #include "server/end_reason.h"
 #include "server/report_limit.h"
@@ -98,8 +99,9 @@ class Server final : private SessionOwner, private RouteOwner {
     bool built_in = false;            // a trial run's own backend, which takes no place
     std::atomic<bool> leaves{false};  // a reload took it away
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
+    std::atomic<int> sockets{0};      // those that are not closed yet
   };
-  // A client that has not said yet for whom it connects.
+  // A client that has not said yet for whom it connects, or to whom.
   struct Handshake {
     netpoll::Conn client;
     SessionFacts facts;
@@ -121,7 +123,8 @@ class Server final : private SessionOwner, private RouteOwner {
     sched::Mutex mu;
     // Of routes that accept at one address the first that serves the client has it.
     std::vector<ServedRoute*> routes ABSL_GUARDED_BY(mu);
-    Handshakes handshakes ABSL_GUARDED_BY(mu);  // those that somebody may end
+    bool hears_hellos ABSL_GUARDED_BY(mu) = false;  // one of them asks for it
+    Handshakes handshakes ABSL_GUARDED_BY(mu);      // those that somebody may end
   };
   // What a configuration makes of one address.
   struct Plan {
@@ -153,6 +156,7 @@ class Server final : private SessionOwner, private RouteOwner {
   static std::vector<Plan> Plans(const std::vector<ServedRoute*>& routes);
   absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
+  static void GiveRoutes(const std::vector<ServedRoute*>& routes, Door& door);
   Frontend* FrontendOf(const Plan& plan) const;
   absl::Status CheckConnects(const Routes& fresh) const;
   absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
@@ -167,8 +171,10 @@ class Server final : private SessionOwner, private RouteOwner {
   void AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(bool took_one);
-  EndReason Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route);
-  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& client, Door& door);
+  static bool IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door);
+  static EndReason Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route);
+  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                              Door& door) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   void Begin(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
              Door& door);
   void TurnAway(netpoll::Conn& client, const SessionFacts& facts, EndReason reason);
@@ -182,10 +188,11 @@ class Server final : private SessionOwner, private RouteOwner {
                             const netpoll::IoResult& result);
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
-  // handshake.cc: clients that have to say for whom they connect, and backends that are told.
+  // handshake.cc: clients that have to say something first, and backends that are told of them.
   void StartHandshake(netpoll::Conn&& client, SessionFacts facts, Door& door);
   void Greet(Door& door, Handshakes::iterator place);
-  static EndReason Hear(Handshake& handshake, const RouteOptions& options);
+  static EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
+  static EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
   static void AwaitHandshakes(Door& door);
   void EndHandshakes();
   netpoll::IoResult Introduce(Session& session, sched::Deadline deadline) const;

@@ -104,11 +104,11 @@ struct SessionFacts {
 
   uint64_t id = 0;  // counts the daemon's connections
   netpoll::CompactEndpoint client{};
-  // Of a client that came over a proxy, which said for whom: what it said, until the backend is
-  // connected; and the proxy.
+  // Of a client that had to say something first.
   struct Arrival {
-    netpoll::CompactEndpoint proxy;
-    std::unique_ptr<ProxyHeader> header;
+    netpoll::CompactEndpoint proxy{};       // that came for the client, if one did
+    std::unique_ptr<ProxyHeader> header{};  // what it said, until the backend is connected
+    std::string server_name{};              // of the ClientHello; empty: none
   };
   std::unique_ptr<Arrival> arrival{};
   const std::string* listener = nullptr;  // where it came to; lives as long as the daemon

@@ -32,7 +32,11 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) c
   entry.at_ns = platform_.host->WallNow();
   entry.id = facts.id;
   entry.client = facts.client;
-  if (facts.arrival != nullptr) entry.proxy = facts.arrival->proxy;
+  if (facts.arrival != nullptr) {
+    entry.greeted = true;
+    entry.proxy = facts.arrival->proxy;
+    entry.server_name = facts.arrival->server_name;
+  }
   entry.listener = *facts.listener;
   entry.total = sched::RoundTime() - facts.began;
   entry.sessions = sessions_.load(std::memory_order_relaxed);

@@ -57,6 +57,15 @@ HEADERS = {
         (V2 + b"\x21\x11\0\x13" + bytes(12) + b"\x03\0\x04" + bytes(4), False),
     "a header without an end": (b"PROXY UNKNOWN " + 93 * b"x", False),
 }
+# Of its ClientHello likewise: records of a handshake.
+HELLO = bytes.fromhex("1603010050" "0100004c" "0303")
+HELLOS = {
+    "no ClientHello, but a FIN": (b"", True),
+    "a part of a ClientHello, and a FIN": (HELLO, True),
+    "a part of a ClientHello": (HELLO, False),
+    "a ClientHello with a wrong length": (bytes.fromhex("1603010000"), False),
+    "a ClientHello of more than 64 KiB": (bytes.fromhex("1603014000" "01010000"), False),
+}
 
 HALF_CLOSE, LINGER = "`--half_close_timeout`", "`--reset_linger`"
 IDLE, IDLE_THEN = "`--idle_timeout`", "`--idle_timeout`, then `--reset_linger`"
@@ -134,6 +143,13 @@ SECTIONS = {
         Row("untrusted", UNTRUSTED, "RST", "—", AT_ONCE),
         Row("drain", "a part of a header", "RST", "—", DRAIN),
         Row("stop", "a part of a header", "RST", "—", AT_ONCE),
+    ],
+    "TLS": [
+        Row("hello_empty", "no ClientHello, but a FIN", "FIN", "—", AT_ONCE),
+        Row("hello_cut", "a part of a ClientHello, and a FIN", "RST", "—", AT_ONCE),
+        Row("hello_timeout", "a part of a ClientHello", "RST", "—", HANDSHAKE),
+        Row("hello_malformed", "a ClientHello with a wrong length", "RST", "—", AT_ONCE),
+        Row("hello_too_long", "a ClientHello of more than 64 KiB", "RST", "—", AT_ONCE),
     ],
     "Limits": [
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
@@ -375,7 +391,8 @@ class Rows(DaemonTest):
                    NO_PORT: "play_no_port",
                    QUEUE_FULL: "play_queue", QUEUE_TIMEOUT: "play_queue",
                    ALL_DOWN: "play_all_down", UNTRUSTED: "play_untrusted",
-                   **dict.fromkeys(HEADERS, "play_header")}
+                   **dict.fromkeys(HEADERS, "play_header"),
+                   **dict.fromkeys(HELLOS, "play_hello")}
         play = special.get(row.on_its_way, "play")
         return lambda self: getattr(self, play)(row)
 
@@ -504,10 +521,9 @@ class Rows(DaemonTest):
         self.check_logged(daemon, row.logged)
 
 
-    # ---- The PROXY protocol.
+    # ---- What clients have to say first, to a daemon whose backend nobody may reach.
 
     def introduced(self, trusted, *flags):
-        """A daemon that wants headers, whose backend nobody may reach; and a client."""
         daemon = self.proxy(self.refuses(), flags=(
             "--accept_proxy=any", f"--trusted={trusted}", "--health=off", *flags))
         return daemon, self.connect(daemon)
@@ -529,6 +545,22 @@ class Rows(DaemonTest):
         client.sendall(sent)
         if finishes:
             client.shutdown(socket.SHUT_WR)
+        self.check_unheard(daemon, client, row)
+
+    def play_hello(self, row):
+        self.assertEqual(row.backend, "—")
+        sent, finishes = HELLOS[row.on_its_way]
+        limit = "300ms" if row.logged == "hello_timeout" else "1m"
+        daemon = self.start(f"--route=x listen={HOST}:0 sni=a.example to={self.refuses()} "
+                            f"health=off handshake_timeout={limit}")
+        client = self.connect(daemon)
+        client.sendall(sent)
+        if finishes:
+            client.shutdown(socket.SHUT_WR)
+        self.check_unheard(daemon, client, row)
+
+    def check_unheard(self, daemon, client, row):
+        by_operator = row.logged in ("drain", "stop")
         if by_operator:
             daemon.await_descriptors(1)
             (self.signal_twice if row.logged == "stop" else
@@ -580,6 +612,10 @@ class SourcePorts(Rows):
 
 
 class ProxyProtocol(Rows):
+    pass
+
+
+class Tls(Rows):
     pass
 
 

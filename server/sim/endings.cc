@@ -27,14 +27,28 @@ struct OnItsWay {
   std::string finished;  // "client" or "backend": its FIN came before
   bool limit = false;    // one of the table of limits
   bool all_down = false;
-  bool header = false;  // one of the table of the PROXY protocol
+  bool header = false;  // one of the tables of the PROXY protocol and of TLS
 };
 
-// What a client sends of its PROXY header, and whether a FIN follows.
+// What a client sends of its PROXY header or its ClientHello, and whether a FIN follows.
 struct HeaderSent {
   std::string text;
   bool finishes = false;
 };
+
+std::optional<HeaderSent> HelloSentFor(const std::string& on_its_way) {
+  const std::string part("\x16\x03\x01\0\x50\x01\0\0\x4c\x03\x03", 11);
+  if (on_its_way == "no ClientHello, but a FIN") return HeaderSent{"", true};
+  if (on_its_way == "a part of a ClientHello, and a FIN") return HeaderSent{part, true};
+  if (on_its_way == "a part of a ClientHello") return HeaderSent{part};
+  if (on_its_way == "a ClientHello with a wrong length") {
+    return HeaderSent{std::string("\x16\x03\x01\0\0", 5)};
+  }
+  if (on_its_way == "a ClientHello of more than 64 KiB") {
+    return HeaderSent{std::string("\x16\x03\x01\x40\0\x01\x01\0\0", 9)};
+  }
+  return std::nullopt;
+}
 
 std::optional<HeaderSent> HeaderSentFor(const std::string& on_its_way) {
   const std::string v2("\r\n\r\n\0\r\nQUIT\n", 12);
@@ -72,7 +86,7 @@ std::optional<OnItsWay> Parse(std::string text) {
   way.connect = text == "the connect";
   way.limit = text.starts_with("a client");
   way.all_down = text == "the connect, with no backend up";
-  way.header = HeaderSentFor(text).has_value();
+  way.header = HeaderSentFor(text).has_value() || HelloSentFor(text).has_value();
   way.limit = way.limit && !way.header;
   const bool known =
       way.request || way.reply || way.connect || way.limit || way.all_down || way.header;
@@ -185,11 +199,16 @@ void TakeDown(Plan& plan, sched::Duration when) {
 }
 
 void SetHeader(Plan& plan, const Ending& ending) {
-  const HeaderSent sent = *HeaderSentFor(ending.on_its_way);
+  const std::optional<HeaderSent> hello = HelloSentFor(ending.on_its_way);
+  const HeaderSent sent = hello.has_value() ? *hello : *HeaderSentFor(ending.on_its_way);
   RouteOptions& options = plan.options();
-  options.accept_proxy = AcceptProxy::kAny;
-  options.trusted = {*Cidr::Parse(ending.logged == "untrusted" ? "192.0.2.0/24" : "127.0.0.0/8")};
-  if (ending.logged == "proxy_timeout") options.handshake_timeout = kCause;
+  if (hello.has_value()) {
+    plan.route().sni = {"a.example"};
+  } else {
+    options.accept_proxy = AcceptProxy::kAny;
+    options.trusted = {*Cidr::Parse(ending.logged == "untrusted" ? "192.0.2.0/24" : "127.0.0.0/8")};
+  }
+  if (ending.logged.ends_with("_timeout")) options.handshake_timeout = kCause;
   Script& client = plan.clients.front().script;
   client.preamble = sent.text;
   client.ops = {{Op::Kind::kSay, static_cast<int64_t>(sent.text.size())}};

@@ -86,10 +86,14 @@ void Peer::Read() {
 // The daemon's reader of headers would hide its own mistakes here.
 bool Peer::HeaderIsComplete() const {
   if (told_.starts_with('P')) return told_.ends_with("\r\n");
+  if (told_.starts_with('\x16')) {  // a TLS record
+    constexpr size_t kRecordHeader = 5;
+    if (told_.size() < kRecordHeader) return false;
+    return told_.size() == kRecordHeader + ByteOfTold(3) * 256 + ByteOfTold(4);
+  }
   constexpr size_t kFixed = 16;
   if (told_.size() < kFixed) return false;
-  const auto byte = [&](size_t at) { return static_cast<unsigned char>(told_[at]); };
-  return told_.size() == kFixed + byte(14) * 256 + byte(15);
+  return told_.size() == kFixed + ByteOfTold(14) * 256 + ByteOfTold(15);
 }
 
 size_t Peer::TakeHeader(const char* bytes, size_t size) {

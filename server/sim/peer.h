@@ -31,7 +31,9 @@ class Peer {
   bool finished() const { return finished_; }
   bool left() const { return left_; }  // by kReset, kLeave or kBreak
   int64_t received() const { return received_; }
-  const std::string& told() const { return told_; }  // the PROXY header that came first
+  const std::string& told() const {
+    return told_;
+  }                                             // the PROXY header or ClientHello that came first
   int64_t partner() const { return partner_; }  // whose stream it receives; -1: not known yet
   bool saw_fin() const { return saw_fin_; }
   bool saw_reset() const { return saw_reset_; }
@@ -50,6 +52,7 @@ class Peer {
   void Take(const char* bytes, size_t size);
   size_t TakeHeader(const char* bytes, size_t size);
   bool HeaderIsComplete() const;
+  size_t ByteOfTold(size_t at) const { return static_cast<unsigned char>(told_[at]); }
   bool Say(int64_t* left);
   void Write();
   bool SendSome(int64_t* left);

@@ -399,6 +399,39 @@ void IntroductionsScenario(Dice& dice, Plan& plan) {
   for (ClientPlan& client : plan.clients) Precede(dice, client.script);
 }
 
+// A ClientHello that names a.example, of as many bytes as it has by its padding.
+std::string HelloText(int64_t padding) {
+  const std::string name = "a.example";
+  const auto size = [](size_t bytes) { return Big16Text(static_cast<int64_t>(bytes)); };
+  const std::string entry = std::string(1, '\0') + size(name.size()) + name;
+  const std::string list = size(entry.size()) + entry;
+  std::string extensions = Big16Text(0) + size(list.size()) + list;
+  extensions += Big16Text(21) + Big16Text(padding) + std::string(static_cast<size_t>(padding), 0);
+  const std::string body = std::string("\x03\x03", 2) + std::string(32, 'r') +
+                           std::string("\0\0\x02\x13\x01\x01\0", 7) + size(extensions.size()) +
+                           extensions;
+  const std::string message = std::string("\x01\0", 2) + size(body.size()) + body;
+  return std::string("\x16\x03\x01", 3) + size(message.size()) + message;
+}
+
+// Routes are chosen by what clients ask for in TLS, in pieces; backends get that, too.
+void Hellos(Dice& dice, Plan& plan) {
+  plan.route().sni = {"b.example", "*.example"};
+  // What does not fit there is never seen whole.
+  plan.network.receive_buffer = std::max<size_t>(plan.network.receive_buffer, 16 << 10);
+  AddBackends(dice, plan, 2, [] {
+    Script script = Echoing();
+    script.is_told = true;
+    return script;
+  });
+  AddClients(dice, plan, 8, [&] { return PingPong(dice, 2000); });
+  for (ClientPlan& client : plan.clients) {
+    client.script.preamble = HelloText(dice.Size(9000));
+    client.script.introduction = client.script.preamble;
+    Precede(dice, client.script);
+  }
+}
+
 // Some say nothing of the kind, or only a part of it, or nothing at all, and it may stop meanwhile.
 void BadHeaders(Dice& dice, Plan& plan) {
   AddIntroduced(dice, plan);
@@ -609,6 +642,7 @@ constexpr Scenario kScenarios[] = {
     {"sources", Sources},
     {"introductions", IntroductionsScenario},
     {"bad_headers", BadHeaders},
+    {"hellos", Hellos},
     {"reloads", Reloads},
 };
 

@@ -48,7 +48,8 @@ struct Script {
   bool never_reads = false;
   // When it begins to read, after its start.
   sched::Duration reads_from{0};
-  // What precedes its stream: a client's PROXY header, and whether no proxy may send such a one.
+  // What precedes its stream: a client's PROXY header or ClientHello, and whether no proxy may send
+  // such a one.
   std::string preamble{};
   bool preamble_is_bad = false;
   // With what its backend is told of it; empty: not known here.

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/hello_receive.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "netpoll/io_result.h"
+
+namespace parkway {
+namespace {
+
+using netpoll::IoResult;
+using netpoll::IoStatus;
+
+// Most hellos have less, and come in one piece.
+constexpr size_t kFirstPeek = 2 << 10;
+// Bytes looked at, again and again while few come at a time: so a byte costs the daemon no more
+// than some thousand that are copied.
+constexpr size_t kPeekedMax = 4 << 20;
+
+// Why no more of it comes.
+EndReason EndOfHello(const IoResult& end, size_t seen) {
+  if (end.status == IoStatus::kTimeout) return EndReason::kHelloTimeout;
+  if (end.status == IoStatus::kClosed) return EndReason::kDrain;
+  return seen == 0 ? EndReason::kHelloEmpty : EndReason::kHelloCut;
+}
+
+// What one look sees.
+struct Sight {
+  IoResult seen;
+  bool is_all = false;  // that is there
+  HelloProblem problem = HelloProblem::kIncomplete;
+  size_t needed = 0;  // bytes, at least, for the next one to be of use
+};
+
+// The buffer lives no longer than the look: whoever waits for a long hello holds none.
+Sight LookAt(netpoll::Conn::Reader& reader, size_t room, ClientHello& hello) {
+  std::string bytes(room, '\0');
+  Sight sight = {.seen = reader.TryPeek(std::as_writable_bytes(std::span(bytes)))};
+  if (!sight.seen.ok()) return sight;
+  bytes.resize(sight.seen.bytes);
+  sight.is_all = bytes.size() < room;
+  sight.problem = ReadClientHello(bytes, hello);
+  sight.needed = std::min(ClientHelloNeeds(bytes), kClientHelloMax);
+  return sight;
+}
+
+EndReason ReasonOf(HelloProblem problem) {
+  if (problem == HelloProblem::kMalformed) return EndReason::kHelloMalformed;
+  return problem == HelloProblem::kTooLong ? EndReason::kHelloTooLong : EndReason::kNone;
+}
+
+EndReason ReceiveBy(netpoll::Conn::Reader& reader, ClientHello& hello) {
+  size_t room = kFirstPeek;
+  size_t peeked = 0;
+  for (;;) {
+    const Sight sight = LookAt(reader, room, hello);
+    IoResult waited;
+    if (sight.seen.status == IoStatus::kAgain) {
+      waited = reader.AwaitReadable();
+    } else if (!sight.seen.ok()) {
+      waited = sight.seen;
+    } else if (sight.problem != HelloProblem::kIncomplete) {
+      return ReasonOf(sight.problem);
+    } else if ((peeked += sight.seen.bytes) > kPeekedMax) {
+      return EndReason::kHelloTooLong;
+    } else {
+      room = std::max(room, sight.needed + 1);
+      if (!sight.is_all) continue;
+      reader.WakeAt(sight.needed);
+      waited = reader.AwaitMore();
+    }
+    if (!waited.ok()) return EndOfHello(waited, sight.seen.bytes);
+  }
+}
+
+}  // namespace
+
+EndReason ReceiveClientHello(netpoll::Conn& client, ClientHello& hello) {
+  netpoll::Conn::Reader reader(client);
+  const EndReason reason = ReceiveBy(reader, hello);
+  if (reason == EndReason::kNone) reader.WakeAt(1);
+  return reason;
+}
+
+}  // namespace parkway

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/route_match.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace parkway {
+namespace {
+
+// "*.example.com" is for all names below that one, and not for itself.
+bool IsNamed(std::string_view pattern, std::string_view name) {
+  if (!pattern.starts_with('*')) return name == pattern;
+  const std::string_view end = pattern.substr(1);
+  return name.size() > end.size() && name.ends_with(end);
+}
+
+// An empty list lets all pass.
+template <class Wanted, class Fits>
+bool PassesAny(const std::vector<Wanted>& list, Fits fits) {
+  return list.empty() || std::any_of(list.begin(), list.end(), fits);
+}
+
+}  // namespace
+
+bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const ClientHello& hello) {
+  if (route.serves_all()) return true;
+  const netpoll::Endpoint at = client.Expand();
+  const auto offers = [&](const std::string& protocol) {
+    const auto& all = hello.protocols;
+    return std::find(all.begin(), all.end(), protocol) != all.end();
+  };
+  return PassesAny(route.from, [&](const Cidr& block) { return block.Contains(at); }) &&
+         PassesAny(route.sni, [&](const auto& name) { return IsNamed(name, hello.server_name); }) &&
+         PassesAny(route.alpn, offers);
+}
+
+}  // namespace parkway

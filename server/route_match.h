@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which clients a route is for.
+#ifndef PARKWAY_SERVER_ROUTE_MATCH_H_
+#define PARKWAY_SERVER_ROUTE_MATCH_H_
+
+#include "netpoll/endpoint.h"
+#include "server/client_hello.h"
+#include "server/route.h"
+
+namespace parkway {
+
+// Whether `route` serves a client of that address (a proxy's client: as the proxy says), who sent
+// that ClientHello; an empty one is of a client that speaks no TLS, or was not asked.
+bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const ClientHello& hello);
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_ROUTE_MATCH_H_

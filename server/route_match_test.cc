@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/route_match.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace parkway {
+namespace {
+
+netpoll::CompactEndpoint At(const char* text) {
+  return netpoll::CompactEndpoint(*netpoll::Endpoint::Parse(text));
+}
+
+const netpoll::CompactEndpoint kClient = At("10.1.2.3:4");
+
+bool ServesName(const Route& route, const std::string& name) {
+  return Serves(route, kClient, {.server_name = name});
+}
+
+TEST(RouteMatchTest, WithoutConditionsItServesAll) {
+  EXPECT_TRUE(Serves(Route(), kClient, ClientHello()));
+  EXPECT_TRUE(Serves(Route(), At("unix:@a"), ClientHello()));
+  EXPECT_TRUE(ServesName(Route(), "a.example"));
+}
+
+TEST(RouteMatchTest, ByAddress) {
+  const Route route = {.from = {*Cidr::Parse("10.0.0.0/8"), *Cidr::Parse("::1")}};
+  EXPECT_TRUE(Serves(route, kClient, ClientHello()));
+  EXPECT_TRUE(Serves(route, At("[::1]:1"), ClientHello()));
+  EXPECT_FALSE(Serves(route, At("11.0.0.1:1"), ClientHello()));
+  EXPECT_FALSE(Serves(route, At("unix:@a"), ClientHello()));
+}
+
+TEST(RouteMatchTest, ByName) {
+  const Route route = {.sni = {"a.example", "*.b.example"}};
+  for (const char* const name : {"a.example", "x.b.example", "y.x.b.example"}) {
+    EXPECT_TRUE(ServesName(route, name)) << name;
+  }
+  for (const char* const name :
+       {"", "b.example", ".b.example", "xb.example", "x.a.example", "a.example.com", "example"}) {
+    EXPECT_FALSE(ServesName(route, name)) << name;
+  }
+}
+
+TEST(RouteMatchTest, ByProtocol) {
+  const Route route = {.alpn = {"h2", "http/1.1"}};
+  const auto serves = [&](const std::vector<std::string>& offered) {
+    return Serves(route, kClient, {.server_name = "a", .protocols = offered});
+  };
+  EXPECT_TRUE(serves({"h3", "h2"}));
+  EXPECT_TRUE(serves({"http/1.1"}));
+  EXPECT_FALSE(serves({}));
+  EXPECT_FALSE(serves({"h", "H2"}));
+}
+
+TEST(RouteMatchTest, AllConditionsHaveToHold) {
+  const Route route = {.from = {*Cidr::Parse("10.0.0.0/8")}, .sni = {"a"}, .alpn = {"h2"}};
+  const ClientHello hello = {.server_name = "a", .protocols = {"h2"}};
+  EXPECT_TRUE(Serves(route, kClient, hello));
+  EXPECT_FALSE(Serves(route, At("11.0.0.1:1"), hello));
+  EXPECT_FALSE(Serves(route, kClient, {.server_name = "b", .protocols = {"h2"}}));
+  EXPECT_FALSE(Serves(route, kClient, {.server_name = "a"}));
+}
+
+}  // namespace
+}  // namespace parkway
