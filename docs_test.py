@@ -200,6 +200,9 @@ class Routes(programs_test.ProgramTest):
           "source=10.0.0.8,10.0.0.9 user_timeout=30s backend_keepalive_idle=60s'",
           "parkway --check --route='web listen=:80 to=10.0.0.1:80 accept_proxy=any "
           "trusted=10.9.0.0/16 send_proxy=v2 send_proxy_tlvs=crc32c,received'",
+          "parkway --check --max_conn_rate=2000 --route='web listen=:443 to=10.0.0.1:443 "
+          "deny=192.0.2.0/24 source_max_conns=100 source_conn_rate=20 listener_max_conns=5000 "
+          "overload=reset'",
           "parkway --check --route='a listen=:443 sni=a.example.com to=10.0.0.1:443' "
           "--route='b listen=:443 sni=*.example.com alpn=h2 to=10.0.0.2:443' "
           "--route='rest listen=:443 to=10.0.0.3:443'")

@@ -90,24 +90,42 @@ absl::StatusOr<Cidr> Cidr::Parse(std::string_view text) {
   return cidr;
 }
 
-bool Cidr::Contains(const netpoll::Endpoint& endpoint) const {
-  Bytes address;
+std::optional<Cidr> Cidr::Of(const netpoll::Endpoint& endpoint) {
+  Cidr cidr;
+  cidr.prefix_ = 128;
   if (endpoint.family() == AF_INET) {
-    address = Map(reinterpret_cast<const sockaddr_in*>(endpoint.data())->sin_addr);
+    cidr.address_ = Map(reinterpret_cast<const sockaddr_in*>(endpoint.data())->sin_addr);
   } else if (endpoint.family() == AF_INET6) {
     const in6_addr& v6 = reinterpret_cast<const sockaddr_in6*>(endpoint.data())->sin6_addr;
-    std::memcpy(address.data(), &v6, address.size());
+    std::memcpy(cidr.address_.data(), &v6, cidr.address_.size());
   } else {
-    return false;
+    return std::nullopt;
   }
-  // ::/0 is every IPv6 address, and no IPv4 one.
-  if (prefix_ < kMappedBits && IsMapped(address)) return false;
-  return AgreeIn(prefix_, address_, address);
+  return cidr;
 }
+
+bool Cidr::Contains(const netpoll::Endpoint& endpoint) const {
+  const std::optional<Cidr> address = Of(endpoint);
+  return address.has_value() && Contains(*address);
+}
+
+// ::/0 is every IPv6 address, and no IPv4 one.
+bool Cidr::Contains(const Cidr& block) const {
+  if (block.prefix_ < prefix_ || is_v4() != block.is_v4()) return false;
+  return AgreeIn(prefix_, address_, block.address_);
+}
+
+std::strong_ordering operator<=>(const Cidr& a, const Cidr& b) {
+  if (a.is_v4() != b.is_v4()) return b.is_v4() <=> a.is_v4();
+  if (const auto order = a.address_ <=> b.address_; std::is_neq(order)) return order;
+  return a.prefix_ <=> b.prefix_;
+}
+
+bool Cidr::is_v4() const { return prefix_ >= kMappedBits && IsMapped(address_); }
 
 std::string Cidr::ToString() const {
   char text[INET6_ADDRSTRLEN];
-  if (IsMapped(address_)) {
+  if (is_v4()) {
     inet_ntop(AF_INET, address_.data() + sizeof kMapped, text, sizeof text);
     return std::string(text) + "/" + std::to_string(prefix_ - kMappedBits);
   }

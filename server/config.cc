@@ -59,6 +59,10 @@ DEFINE_int64(max_conns, 0,
              "is printed at start; at the limit new clients wait in the kernel's queue. Raising "
              "it costs a descriptor per echo connection and two per proxied one, and the "
              "kernel's socket buffers of each.");
+DEFINE_int32(max_conn_rate, 0,
+             "Most new clients per second, of all listeners; 0 no limit. "
+             "A count of up to 1000000; as many may come at once. What happens there: --overload. "
+             "Lowering it protects backends from clients that all reconnect.");
 DEFINE_int32(backlog, 4096,
              "Connections the kernel may hold before they are accepted. "
              "Per listening socket, 1 to 1000000; the kernel cuts it to net.core.somaxconn, "
@@ -188,6 +192,36 @@ DEFINE_string(handshake_timeout, "10s",
               "How long a client may take to send its PROXY header. "
               "A duration, 1ms to 1h; then it is reset. 3s is the least that the protocol asks "
               "for: a packet may get lost. Raising it lets silent clients take places for longer.");
+DEFINE_string(allow, "",
+              "The only clients that are served, as blocks of addresses. "
+              "Up to 1024 of them, 10.0.0.0/8 or ::1, and files with one in each line, @PATH, "
+              "separated by commas; others are reset. Without it, all are. SIGHUP reads the files "
+              "again. Unix sockets' clients have no address, and are none of these.");
+DEFINE_string(deny, "",
+              "Clients that are reset, as blocks of addresses. "
+              "As for allow, and whatever that says.");
+DEFINE_int64(listener_max_conns, 0,
+             "Most clients of one address at a time; 0 no limit. "
+             "A count of up to 100000000, beside --max_conns, so that one service leaves room for "
+             "others. What happens there: --overload.");
+DEFINE_int32(listener_conn_rate, 0,
+             "Most new clients of one address per second; 0 no limit. "
+             "A count of up to 1000000; as many may come at once. What happens there: --overload.");
+DEFINE_string(
+    overload, "pause",
+    "What becomes of clients beyond a limit. "
+    "pause or reset, where one of the daemon or of a listener is reached. pause: they wait in the "
+    "kernel's queue (--backlog), and clients "
+    "beyond that are not answered. reset: they are reset at once, and can try elsewhere.");
+DEFINE_int32(source_max_conns, 0,
+             "Most clients of one source at a time; 0 no limit. "
+             "A count of up to 1000000, of an IPv4 address or the 64 first bits of an IPv6 one; "
+             "more are reset. 65536 sources are known at a time; when all of them have clients, "
+             "new ones are not limited.");
+DEFINE_int32(source_conn_rate, 0,
+             "Most new clients of one source per second; 0 no limit. "
+             "A count of up to 1000000; as many may come at once, more are reset. As for "
+             "source_max_conns.");
 DEFINE_string(send_proxy, "off",
               "PROXY protocol header that backends get first. "
               "off, v1 or v2: who the client is, for backends that expect it; those that do not "
@@ -377,6 +411,8 @@ const std::vector<Flag>& Flags() {
     };
     add("max_conns", Topic::kLimits, "COUNT",
         CountField<Config, int64_t>{&Config::max_conns, 0, 100'000'000});
+    add("max_conn_rate", Topic::kLimits, "COUNT",
+        CountField<Config, int>{&Config::max_conn_rate, 0, 1'000'000});
     add("buffer_memory", Topic::kLimits, "SIZE",
         SizeField<Config>{&Config::buffer_memory, 64 * kKiB, kKiB * kKiB * kKiB * kKiB});
     add("splice_memory", Topic::kLimits, "SIZE",

@@ -34,6 +34,7 @@ struct Config {
   bool embedded_backends = false;
 
   int64_t max_conns = 0;                    // 0: derived from RLIMIT_NOFILE
+  int max_conn_rate = 0;                    // new ones a second; 0: no limit
   size_t buffer_memory = size_t{64} << 20;  // bytes, the bound of all leased relay buffers
   size_t splice_memory = size_t{64} << 20;  // bytes, the bound of all pipes; 0: none
 

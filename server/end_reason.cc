@@ -29,6 +29,16 @@ const char* ToString(EndReason reason) {
       return "no_source_port";
     case EndReason::kNoRoute:
       return "no_route";
+    case EndReason::kDenied:
+      return "denied";
+    case EndReason::kTooMany:
+      return "too_many";
+    case EndReason::kTooFast:
+      return "too_fast";
+    case EndReason::kSourceTooMany:
+      return "source_too_many";
+    case EndReason::kSourceTooFast:
+      return "source_too_fast";
     case EndReason::kNoBackend:
       return "no_backend";
     case EndReason::kQueueFull:

@@ -22,6 +22,11 @@ enum class EndReason : uint8_t {
   kConnectFailed,     // it could not be connected to for another reason
   kNoSourcePort,      // this machine had no free port for the backend tried last
   kNoRoute,           // no route of its listener serves the client
+  kDenied,            // its route's allow or deny is against it
+  kTooMany,           // max_conns or listener_max_conns was reached, and overload is reset
+  kTooFast,           // likewise max_conn_rate or listener_conn_rate
+  kSourceTooMany,     // its source had source_max_conns clients
+  kSourceTooFast,     // source_conn_rate of its source was reached
   kNoBackend,         // no backend is up
   kQueueFull,         // all backends had their most sessions, and max_queue others waited
   kQueueTimeout,      // all had their most sessions for queue_timeout
@@ -44,7 +49,7 @@ enum class EndReason : uint8_t {
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 33;
+inline constexpr int kEndReasons = 38;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

@@ -31,13 +31,6 @@ absl::StatusOr<netpoll::Endpoint> ParseOneAddress(std::string_view text) {
   return address;
 }
 
-absl::StatusOr<Cidr> ParseOneBlock(std::string_view text) {
-  absl::StatusOr<Cidr> block = Cidr::Parse(text);
-  if (block.ok()) return block;
-  return absl::InvalidArgumentError(std::string(text) + ": " +
-                                    std::string(block.status().message()));
-}
-
 // The parts between commas, each once and at most `max`; none of an empty text.
 template <class Parse>
 auto ParseList(std::string_view text, size_t max, const char* kind, Parse parse)
@@ -86,14 +79,6 @@ absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view t
 
 std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses) {
   return FormatList(addresses, [](const auto& address) { return address.AddressToString(); });
-}
-
-absl::StatusOr<std::vector<Cidr>> ParseBlocks(std::string_view text, size_t max) {
-  return ParseList(text, max, "blocks", ParseOneBlock);
-}
-
-std::string FormatBlocks(const std::vector<Cidr>& blocks) {
-  return FormatList(blocks, [](const Cidr& block) { return block.ToString(); });
 }
 
 absl::StatusOr<uint8_t> ParseWords(std::string_view text, std::span<const std::string_view> names) {

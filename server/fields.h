@@ -19,7 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "netpoll/endpoint.h"
-#include "server/cidr.h"
+#include "server/block_set.h"
 #include "server/units.h"
 
 namespace parkway {
@@ -76,11 +76,10 @@ struct WordsField {
   uint8_t Owner::*field;
   std::span<const std::string_view> names;
 };
-// Blocks of addresses, separated by commas; empty: none.
+// Blocks of addresses; empty: none.
 template <class Owner>
 struct BlocksField {
-  std::vector<Cidr> Owner::*field;
-  size_t max;
+  BlockList Owner::*field;
 };
 // IP addresses without a port, separated by commas; empty: none.
 template <class Owner>
@@ -115,10 +114,6 @@ absl::StatusOr<int> ParseChoice(std::string_view value, std::span<const std::str
 absl::StatusOr<std::vector<netpoll::Endpoint>> ParseAddresses(std::string_view text, size_t max);
 // The text from which ParseAddresses makes them.
 std::string FormatAddresses(const std::vector<netpoll::Endpoint>& addresses);
-
-// Each once. The error names the one that is wrong.
-absl::StatusOr<std::vector<Cidr>> ParseBlocks(std::string_view text, size_t max);
-std::string FormatBlocks(const std::vector<Cidr>& blocks);
 
 // The bits of the words, of which each is one of `names`. The error names the one that is not.
 absl::StatusOr<uint8_t> ParseWords(std::string_view text, std::span<const std::string_view> names);
@@ -209,7 +204,7 @@ absl::Status Set(const AddressesField<Owner>& list, std::string_view value, Owne
 
 template <class Owner>
 absl::Status Set(const BlocksField<Owner>& list, std::string_view value, Owner& owner) {
-  absl::StatusOr<std::vector<Cidr>> blocks = ParseBlocks(value, list.max);
+  absl::StatusOr<BlockList> blocks = BlockList::Parse(value);
   if (!blocks.ok()) return blocks.status();
   owner.*list.field = *std::move(blocks);
   return absl::OkStatus();
@@ -252,7 +247,7 @@ std::string Get(const AddressesField<Owner>& list, const Owner& owner) {
 }
 template <class Owner>
 std::string Get(const BlocksField<Owner>& list, const Owner& owner) {
-  return FormatBlocks(owner.*list.field);
+  return (owner.*list.field).text;
 }
 template <class Owner>
 std::string Get(const WordsField<Owner>& words, const Owner& owner) {

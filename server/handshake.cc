@@ -54,7 +54,7 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
     mine.splice(mine.end(), door.handshakes, place);  // from here on nobody else ends it
     auto& [client, facts] = mine.front();
     if (client.closed()) refused = EndOfAll();
-    if (refused == EndReason::kNone) route = RouteOf(facts.client, hello, door);
+    if (refused == EndReason::kNone) refused = Enter(facts.client, hello, door, &route);
   }
   auto& [client, facts] = mine.front();
   if (route != nullptr) {
@@ -63,8 +63,8 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
     const bool ended_itself =
         refused == EndReason::kProxyEmpty || refused == EndReason::kHelloEmpty;
     if (ended_itself) client.Close();  // with FIN
-    TurnAway(client, facts, refused == EndReason::kNone ? EndReason::kNoRoute : refused);
-    LeavePlace(/*took_one=*/true);
+    TurnAway(client, facts, refused);
+    LeavePlace(door.frontend->listening);
   }
   CountOut();
   if (door.greeting.fetch_sub(1, std::memory_order_seq_cst) == 1) {

@@ -224,10 +224,9 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     return absl::Status(sockets.status().code(),
                         plan.name + std::string(sockets.status().message()));
   }
-  frontends.push_back(std::make_unique<Frontend>());
+  frontends.push_back(std::make_unique<Frontend>(plan.key, plan.options,
+                                                 sockets->front().at.ToString(), plan.built_in));
   Frontend* const frontend = frontends.back().get();
-  frontend->key = plan.key;
-  frontend->options = plan.options;
   frontend->accepting.store(static_cast<int>(sockets->size()), std::memory_order_relaxed);
   frontend->sockets.store(static_cast<int>(sockets->size()), std::memory_order_relaxed);
   int worker = 0;
@@ -235,7 +234,6 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     doors.push_back(std::make_unique<Door>());
     Door& door = *doors.back();
     door.socket = socket;
-    door.name = &*listener_names_.insert(socket.at.ToString()).first;
     door.frontend = frontend;
     door.worker = worker++;
     GiveRoutes(plan.routes, door);
@@ -247,7 +245,8 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
 void Server::Give(const std::vector<Plan>& plans) {
   for (const auto& door : doors_) {
     Frontend& frontend = *door->frontend;
-    if (frontend.built_in || frontend.leaves.load(std::memory_order_relaxed)) continue;
+    if (!frontend.listening.takes_place || frontend.leaves.load(std::memory_order_relaxed))
+      continue;
     const auto plan = std::find_if(plans.begin(), plans.end(),
                                    [&](const Plan& it) { return it.key == frontend.key; });
     if (plan == plans.end()) {
@@ -303,7 +302,8 @@ void Server::Forget() {
     std::erase_if(doors_, [](const auto& door) { return door->closed; });
   }
   std::erase_if(frontends_, [&](const auto& frontend) {
-    return std::none_of(doors_.begin(), doors_.end(),
+    return frontend->listening.clients.load(std::memory_order_seq_cst) == 0 &&
+           std::none_of(doors_.begin(), doors_.end(),
                         [&](const auto& door) { return door->frontend == frontend.get(); });
   });
   // A door that leaves may still give clients to its routes.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "netpoll/endpoint.h"
+#include "server/block_set.h"
 #include "server/cidr.h"
 #include "server/proxy_header.h"
 
@@ -26,6 +27,9 @@ enum class AllDown : uint8_t { kRefuse, kTry };
 enum class Health : uint8_t { kOff, kPassive, kTcp, kHttp };
 // What happens to the sessions of a backend that goes down.
 enum class OnDown : uint8_t { kKeep, kClose };
+
+// What becomes of clients beyond a limit of the daemon or of a listener: they wait, or are reset.
+enum class Overload : uint8_t { kPause, kReset };
 
 // Which lines of its sessions the access log gets: none, one at the end, or one at the start, too.
 enum class LogSessions : uint8_t { kOff, kEnd, kAll };
@@ -71,13 +75,21 @@ struct RouteOptions {
 
   // Of listening sockets, and of what they accept.
   int backlog = 4096;
-  int fastopen = 0;                          // clients it may queue; 0: off
+  int fastopen = 0;                // clients it may queue; 0: off
+  int64_t listener_max_conns = 0;  // 0: no limit
+  int listener_conn_rate = 0;      // new ones a second; 0: no limit
+  Overload overload = Overload::kPause;
   std::chrono::nanoseconds defer_accept{0};  // whole seconds
   bool mptcp = false;
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
   AcceptProxy accept_proxy = AcceptProxy::kOff;
-  std::vector<Cidr> trusted{};  // who may say for whom it connects
+  BlockList trusted{};  // who may say for whom it connects
   std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);  // never 0
+  // Which clients it serves of those that are its own, and how many of each source.
+  BlockList allow{};  // empty: all
+  BlockList deny{};
+  int source_max_conns = 0;  // 0: no limit
+  int source_conn_rate = 0;  // new ones a second; 0: no limit
   // Of connections to backends.
   std::vector<netpoll::Endpoint> source{};  // with port 0, in turn; none: the kernel's choice
   std::chrono::nanoseconds backend_keepalive_idle{0};  // whole seconds

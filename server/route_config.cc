@@ -20,6 +20,7 @@ constexpr std::string_view kBalances[] = {"rr",     "leastconn", "random2",
 constexpr std::string_view kAllDowns[] = {"refuse", "try"};
 constexpr std::string_view kHealths[] = {"off", "passive", "tcp", "http"};
 constexpr std::string_view kOnDowns[] = {"keep", "close"};
+constexpr std::string_view kOverloads[] = {"pause", "reset"};
 constexpr std::string_view kAcceptProxies[] = {"off", "v1", "v2", "any"};
 constexpr std::string_view kSendProxies[] = {"off", "v1", "v2"};
 constexpr std::string_view kProxyTlvs[] = {"crc32c", "unique_id", "received"};  // as ProxyTlv
@@ -69,9 +70,20 @@ const Setting<Options> kSettings[] = {
      DurationField<Options>{&Options::slow_start, 100ms, 1h, /*or_zero=*/true}},
     {"accept_proxy", "VERSION", Choice<&Options::accept_proxy, Options>(kAcceptProxies),
      kAtListener},
-    {"trusted", "BLOCKS", BlocksField<Options>{&Options::trusted, kBlocksMax}, kAtListener},
+    {"trusted", "BLOCKS", BlocksField<Options>{&Options::trusted}, kAtListener},
     {"handshake_timeout", "DURATION", DurationField<Options>{&Options::handshake_timeout, 1ms, 1h},
      kAtListener},
+    {"allow", "BLOCKS", BlocksField<Options>{&Options::allow}},
+    {"deny", "BLOCKS", BlocksField<Options>{&Options::deny}},
+    {"listener_max_conns", "COUNT",
+     CountField<Options, int64_t>{&Options::listener_max_conns, 0, 100'000'000}, kAtListener},
+    {"listener_conn_rate", "COUNT",
+     CountField<Options, int>{&Options::listener_conn_rate, 0, 1'000'000}, kAtListener},
+    {"overload", "WAY", Choice<&Options::overload, Options>(kOverloads), kAtListener},
+    {"source_max_conns", "COUNT",
+     CountField<Options, int>{&Options::source_max_conns, 0, 1'000'000}},
+    {"source_conn_rate", "COUNT",
+     CountField<Options, int>{&Options::source_conn_rate, 0, 1'000'000}},
     {"send_proxy", "VERSION", Choice<&Options::send_proxy, Options>(kSendProxies)},
     {"send_proxy_tlvs", "WORDS", WordsField<Options>{&Options::send_proxy_tlvs, kProxyTlvs}},
     {"source", "ADDRESSES", AddressesField<Options>{&Options::source, kSourcesMax}},

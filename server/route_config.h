@@ -45,7 +45,6 @@ std::string UnfitSource(const std::vector<netpoll::Endpoint>& sources,
 
 // Bounds.
 inline constexpr size_t kSourcesMax = 256;  // of a route
-inline constexpr size_t kBlocksMax = 1024;  // of an option
 inline constexpr size_t kNamesMax = 1000;   // of sni or alpn of a route
 inline constexpr int kWeightMax = 256;
 inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend

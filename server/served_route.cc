@@ -16,6 +16,7 @@ ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
                    route.is_local(),
                    route.mode == Mode::kDiscard},
       config_(route),
+      admission_(config_.options, owner.Random()),
       connector_(config_.options),
       owner_(owner),
       views_(static_cast<size_t>(workers)) {
@@ -56,6 +57,17 @@ bool ServedRoute::IsOver() {
 
 std::string ServedRoute::Title() const {
   return config_.name == kDefaultRoute ? "" : "route " + config_.name + ": ";
+}
+
+EndReason ServedRoute::Enter(const netpoll::CompactEndpoint& client) {
+  const EndReason refused = admission_.Enter(client, sched::RoundTime());
+  if (refused == EndReason::kNone) Hold();
+  return refused;
+}
+
+void ServedRoute::Leave(const netpoll::CompactEndpoint& client) {
+  admission_.Leave(client);
+  Release();
 }
 
 // --- Health.

@@ -17,6 +17,7 @@
 #include "netpoll/io_result.h"
 #include "netpoll/poller.h"
 #include "sched/mutex.h"
+#include "server/admission.h"
 #include "server/connector.h"
 #include "server/end_reason.h"
 #include "server/health_check.h"
@@ -31,6 +32,8 @@ namespace parkway {
 class RouteOwner {
  public:
   virtual netpoll::Poller& poller() = 0;
+  // Any thread.
+  virtual uint64_t Random() = 0;
   // A line for the operator. Any thread.
   virtual void Report(const std::string& line) = 0;
   // Ends the sessions of a backend with kBackendDown. Fiber only; does not block.
@@ -53,7 +56,11 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // How lines for the operator begin: "route web: ". Nobody who used flags has heard of a route.
   std::string Title() const;
 
-  // A client's, from when it is given the route until its session has ended: it must not go away.
+  // kNone: the client is let in, and the route must not go away until it leaves. Else why not
+  // (Admission).
+  EndReason Enter(const netpoll::CompactEndpoint& client);
+  void Leave(const netpoll::CompactEndpoint& client);
+  // Likewise without a client.
   void Hold() { holders_.fetch_add(1, std::memory_order_relaxed); }
   void Release() { holders_.fetch_sub(1, std::memory_order_release); }
   // Nobody holds it, and its checks have ended. Any thread; it stays so once nobody can be given it
@@ -132,6 +139,7 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Route config_;
+  Admission admission_;
   Connector connector_;
   RouteOwner& owner_;
   std::deque<Target> targets_;  // all addresses that get sessions

@@ -34,6 +34,18 @@ SessionFacts::Span SpanOf(sched::Duration span) {
   return std::chrono::duration_cast<SessionFacts::Span>(std::max(span, sched::Duration(0)));
 }
 
+// Whether so many are all there may be; 0: there is no limit.
+bool IsAt(int64_t most, int64_t count) { return most > 0 && count >= most; }
+
+// Counts one more, unless there are `most`.
+bool TakeOne(int64_t most, std::atomic<int64_t>& count) {
+  int64_t before = count.load(std::memory_order_seq_cst);
+  do {
+    if (IsAt(most, before)) return false;
+  } while (!count.compare_exchange_strong(before, before + 1, std::memory_order_seq_cst));
+  return true;
+}
+
 }  // namespace
 
 // --- Start.
@@ -53,7 +65,8 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
                       ? nullptr
                       : std::make_unique<AccessLog>(platform.access_log, config.access_log_format,
                                                     workers)),
-      changed_(platform.host->NewEvent()) {}
+      changed_(platform.host->NewEvent()),
+      conn_rate_(config.max_conn_rate) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       const Platform& platform) {
@@ -86,13 +99,13 @@ absl::Status Server::BindBuiltIn() {
                  .at = *netpoll::Endpoint::Parse("127.0.0.1:0"),
                  .name = "built-in backend",
                  .options = {},
-                 .routes = {built_in_.get()}};
+                 .routes = {built_in_.get()},
+                 .built_in = true};
     if (echo.options.send_proxy != SendProxy::kOff) {
       plan.options.accept_proxy = AcceptProxy::kAny;
-      plan.options.trusted = {*Cidr::Parse("127.0.0.1")};
+      plan.options.trusted = *BlockList::Parse("127.0.0.1");
     }
     if (const absl::Status bound = Open(plan, frontends_, doors_); !bound.ok()) return bound;
-    frontends_.back()->built_in = true;
     const netpoll::Endpoint& at = doors_.back()->socket.at;
     config_.routes.front().backends.push_back({.text = at.ToString(), .at = {at}});
   }
@@ -153,7 +166,7 @@ std::vector<std::string> Server::Addresses(const ServedRoute* route) const {
   const Frontend* last = nullptr;
   for (const auto& door : doors_) {
     sched::MutexLock lock(door->mu);
-    const bool asked = route == nullptr ? !door->frontend->built_in
+    const bool asked = route == nullptr ? door->frontend->listening.takes_place
                                         : std::find(door->routes.begin(), door->routes.end(),
                                                     route) != door->routes.end();
     if (asked && door->frontend != last) found.push_back(door->socket.at.ToString());
@@ -229,12 +242,13 @@ void Server::ServeDoor(Door& door) {
       break;
     }
     ServedRoute* route = nullptr;
-    const EndReason refused = Admit(peer, door, &route);
+    EndReason refused = Admit(peer, door, &route);
+    if (refused == EndReason::kNone) refused = AwaitTurn(door);
     if (refused != EndReason::kNone) {
       TurnAway(client, FactsOf(peer, door), refused);
+      if (route != nullptr) route->Leave(peer);
       continue;
     }
-    AwaitPlace(door);
     Begin(std::move(client), peer, route, door);
   }
   {
@@ -259,17 +273,17 @@ void Server::ServeDoor(Door& door) {
 // worth, since under load more come all the time.
 void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
   const int most = door.frontend->options.backlog;
-  const bool takes_place = !door.frontend->built_in;
+  Listening& listening = door.frontend->listening;
   for (int i = 0; i < most && TakePlace(door); ++i) {
     Conn client;
     netpoll::CompactEndpoint peer;
-    if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(takes_place);
+    if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(listening);
     ServedRoute* route = nullptr;
     const EndReason refused = Admit(peer, door, &route);
     if (refused == EndReason::kNone) {
       Begin(std::move(client), peer, route, door);
     } else {
-      LeavePlace(takes_place);
+      LeavePlace(listening);
       TurnAway(client, FactsOf(peer, door), refused);
     }
   }
@@ -290,25 +304,51 @@ void Server::LeaveTogether(Frontend& frontend) {
   while (still(&accepting)) lot.Wait(&accepting, sched::WaitReason::kLock, still, &accepting);
 }
 
+// What a client waits for that is let in: kNone, or the limit that was reached, where it does not
+// wait.
+EndReason Server::AwaitTurn(const Door& door) {
+  Listening& listening = door.frontend->listening;
+  if (!listening.takes_place) return EndReason::kNone;
+  if (!AwaitRate(listening.rate, door) || !AwaitRate(conn_rate_, door)) return EndReason::kTooFast;
+  return AwaitPlace(door) ? EndReason::kNone : EndReason::kTooMany;
+}
+
+// In short naps, since the daemon may drain.
+bool Server::AwaitRate(RateLimit& rate, const Door& door) {
+  constexpr sched::Duration kNap = std::chrono::milliseconds(20);
+  if (door.frontend->options.overload == Overload::kReset) return rate.Take(sched::RoundTime());
+  const sched::Deadline turn = rate.Reserve(sched::RoundTime());
+  while (sched::Now() < turn && Accepts(door)) {
+    sched::SleepFor(std::min(turn - sched::Now(), kNap));
+  }
+  return true;
+}
+
 // A client takes its place after it was accepted: if a door took one before, those that wait for a
 // client would hold the places that the clients of other doors need. So at max_conns each door
 // holds one client that is not served yet.
-void Server::AwaitPlace(const Door& door) {
+bool Server::AwaitPlace(const Door& door) {
   struct Wanted {
     const Server* self;
     const Door* door;
   } wanted{this, &door};
   constexpr auto full = [](void* arg) {
     const auto& [self, at] = *static_cast<Wanted*>(arg);
-    return self->clients_.load(std::memory_order_seq_cst) >= self->max_conns_ && self->Accepts(*at);
+    const Listening& here = at->frontend->listening;
+    const bool is_full = self->clients_.load(std::memory_order_seq_cst) >= self->max_conns_ ||
+                         IsAt(here.max_conns, here.clients.load(std::memory_order_seq_cst));
+    return is_full && self->Accepts(*at);
   };
   while (!TakePlace(door)) {
-    if (!Accepts(door)) {
-      clients_.fetch_add(1, std::memory_order_seq_cst);  // beyond the limit, so that it can leave
-      return;
+    if (!Accepts(door)) {  // beyond the limit, so that it can leave
+      clients_.fetch_add(1, std::memory_order_seq_cst);
+      door.frontend->listening.clients.fetch_add(1, std::memory_order_seq_cst);
+      return true;
     }
+    if (door.frontend->options.overload == Overload::kReset) return false;
     sched::CurrentParkingLot().Wait(&clients_, sched::WaitReason::kLock, full, &wanted);
   }
+  return true;
 }
 
 // False when the daemon drains, or a reload took the address away.
@@ -317,30 +357,31 @@ bool Server::Accepts(const Door& door) const {
          !door.frontend->leaves.load(std::memory_order_seq_cst);
 }
 
-// False at max_conns. A trial run's own backends take no place.
+// False at max_conns or listener_max_conns. A trial run's own backends take no place.
 bool Server::TakePlace(const Door& door) {
-  if (door.frontend->built_in) return true;
-  int64_t count = clients_.load(std::memory_order_seq_cst);
-  do {
-    if (count >= max_conns_) return false;
-  } while (!clients_.compare_exchange_strong(count, count + 1, std::memory_order_seq_cst));
-  return true;
+  Listening& listening = door.frontend->listening;
+  if (!listening.takes_place) return true;
+  if (!TakeOne(listening.max_conns, listening.clients)) return false;
+  if (TakeOne(max_conns_, clients_)) return true;
+  // Who found this one taken waits for a place among all, too, and is woken when one is left.
+  listening.clients.fetch_sub(1, std::memory_order_seq_cst);
+  return false;
 }
 
-void Server::LeavePlace(bool took_one) {
-  if (!took_one) return;
-  const int64_t before = clients_.fetch_sub(1, std::memory_order_seq_cst);
-  if (before >= max_conns_) sched::CurrentParkingLot().WakeAll(&clients_);
+void Server::LeavePlace(Listening& listening) {
+  if (!listening.takes_place) return;
+  const int64_t most = listening.max_conns;
+  const bool was_full = clients_.fetch_sub(1, std::memory_order_seq_cst) >= max_conns_;
+  // From here on `listening` may be gone.
+  const int64_t before = listening.clients.fetch_sub(1, std::memory_order_seq_cst);
+  if (was_full || IsAt(most, before)) sched::CurrentParkingLot().WakeAll(&clients_);
 }
 
 // --- Sessions.
 
 bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door) {
   if (peer.family() == AF_UNIX) return true;  // the permissions of the path said so
-  const std::vector<Cidr>& trusted = door.frontend->options.trusted;
-  const netpoll::Endpoint at = peer.Expand();
-  return std::any_of(trusted.begin(), trusted.end(),
-                     [&](const Cidr& block) { return block.Contains(at); });
+  return door.frontend->trusted.Contains(peer.Expand());
 }
 
 // kNone: it is let in, to `route`, or where it has to say something first, to be heard.
@@ -351,8 +392,7 @@ EndReason Server::Admit(const netpoll::CompactEndpoint& peer, Door& door, Served
   static const ClientHello* const kNotAsked = new ClientHello();
   sched::MutexLock lock(door.mu);
   if (door.hears_hellos) return EndReason::kNone;
-  *route = RouteOf(peer, *kNotAsked, door);
-  return *route == nullptr ? EndReason::kNoRoute : EndReason::kNone;
+  return Enter(peer, *kNotAsked, door, route);
 }
 
 void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
@@ -361,22 +401,23 @@ void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRo
   StartHandshake(std::move(client), FactsOf(peer, door), door);
 }
 
-// Held for the client; nullptr: none serves it.
-ServedRoute* Server::RouteOf(const netpoll::CompactEndpoint& client, const ClientHello& hello,
-                             Door& door) {
-  for (ServedRoute* const route : door.routes) {
-    if (!Serves(route->config(), client, hello)) continue;
-    route->Hold();
-    return route;
+// kNone: `route` serves the client, and is held for it until ServedRoute::Leave.
+EndReason Server::Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                        Door& door, ServedRoute** route) {
+  for (ServedRoute* const it : door.routes) {
+    if (!Serves(it->config(), client, hello)) continue;
+    const EndReason refused = it->Enter(client);
+    if (refused == EndReason::kNone) *route = it;
+    return refused;
   }
-  return nullptr;
+  return EndReason::kNoRoute;
 }
 
 SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& door) {
   SessionFacts facts;
   facts.id = static_cast<uint64_t>(served_.fetch_add(1, std::memory_order_relaxed)) + 1;
   facts.client = peer;
-  facts.listener = door.name;
+  facts.listener = &door.frontend->listening;
   facts.began = sched::RoundTime();
   return facts;
 }
@@ -414,12 +455,14 @@ void Server::Serve(Session& session) {
 
 void Server::Ended(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());
+  Listening& listening = *session.facts().listener;
+  const netpoll::CompactEndpoint client = session.facts().client;
   list_.Remove(&session);
   Log("end", session);
   route.Leave(session);
   Session::Pointer(&session).reset();
-  LeavePlace(&route != built_in_.get());
-  route.Release();
+  route.Leave(client);
+  LeavePlace(listening);  // who takes it must not find its source full any more
   CountOut();
 }
 
@@ -475,7 +518,7 @@ void Server::ReportBackendFailure(const ServedRoute& route, const Upstream& back
 void Server::ReportPause(const Door& door, const IoResult& why) {
   const int64_t pauses = pauses_.Note(sched::RoundTime());
   if (pauses == 0) return;
-  Report(*door.name + " accepts no clients for now: " + why.Reason() + " (" +
+  Report(door.frontend->listening.name + " accepts no clients for now: " + why.Reason() + " (" +
          std::to_string(pauses) + " pauses so far)");
 }
 

@@ -10,7 +10,6 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +26,8 @@
 #include "server/client_hello.h"
 #include "server/config.h"
 #include "server/end_reason.h"
+#include "server/listening.h"
+#include "server/rate_limit.h"
 #include "server/report_limit.h"
 #include "server/served_route.h"
 #include "server/session.h"
@@ -94,9 +95,18 @@ class Server final : private SessionOwner, private RouteOwner {
  private:
   // An address where it accepts, with a socket for each worker.
   struct Frontend {
-    std::string key;                  // what makes it the same one after a reload
-    RouteOptions options;             // those of its sockets count
-    bool built_in = false;            // a trial run's own backend, which takes no place
+    Frontend(const std::string& key_in, const RouteOptions& options_in, const std::string& name,
+             bool built_in)
+        : key(key_in),
+          options(options_in),
+          trusted(options_in.trusted.blocks),
+          listening(name, !built_in, options_in.listener_max_conns, options_in.listener_conn_rate) {
+    }
+
+    const std::string key;       // what makes it the same one after a reload
+    const RouteOptions options;  // those of its sockets count
+    const BlockSet trusted;
+    Listening listening;
     std::atomic<bool> leaves{false};  // a reload took it away
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
     std::atomic<int> sockets{0};      // those that are not closed yet
@@ -110,7 +120,6 @@ class Server final : private SessionOwner, private RouteOwner {
   // A listening socket, and the worker that accepts there.
   struct Door {
     netpoll::BoundSocket socket;
-    const std::string* name = nullptr;  // one of listener_names_
     Frontend* frontend = nullptr;
     int worker = 0;
     uint32_t turn = 0;                      // of the workers to compare this one's load with
@@ -133,6 +142,7 @@ class Server final : private SessionOwner, private RouteOwner {
     std::string name;  // for errors
     RouteOptions options;
     std::vector<ServedRoute*> routes;
+    bool built_in = false;  // a trial run's own backend
   };
   using Routes = std::vector<std::unique_ptr<ServedRoute>>;
   using Doors = std::vector<std::unique_ptr<Door>>;
@@ -168,13 +178,15 @@ class Server final : private SessionOwner, private RouteOwner {
   void ServeDoor(Door& door);
   void ServeQueue(netpoll::Listener& listener, Door& door);
   bool Accepts(const Door& door) const;
-  void AwaitPlace(const Door& door);
+  EndReason AwaitTurn(const Door& door);
+  bool AwaitRate(RateLimit& rate, const Door& door);
+  bool AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
-  void LeavePlace(bool took_one);
+  void LeavePlace(Listening& listening);
   static bool IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door);
   static EndReason Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route);
-  static ServedRoute* RouteOf(const netpoll::CompactEndpoint& client, const ClientHello& hello,
-                              Door& door) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
+  static EndReason Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                         Door& door, ServedRoute** route) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   void Begin(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
              Door& door);
   void TurnAway(netpoll::Conn& client, const SessionFacts& facts, EndReason reason);
@@ -203,6 +215,9 @@ class Server final : private SessionOwner, private RouteOwner {
   AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
+  uint64_t Random() override {
+    return platform_.host->Random(random_stream_.fetch_add(1, std::memory_order_relaxed));
+  }
   void Report(const std::string& line) override { platform_.report(line); }
   void EndSessionsOf(const Upstream& upstream) override {
     list_.EndOf(upstream, EndReason::kBackendDown);
@@ -230,7 +245,6 @@ class Server final : private SessionOwner, private RouteOwner {
   std::unique_ptr<netpoll::Poller> poller_;
   Doors doors_;  // changed by the main thread, under doors_mu_
   SessionList list_;
-  std::set<std::string> listener_names_;               // of all there ever were; the main thread's
   const std::unique_ptr<AccessLog> access_log_;        // nullptr: off
   const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
 
@@ -241,6 +255,9 @@ class Server final : private SessionOwner, private RouteOwner {
   std::atomic<int64_t> clients_{0};  // of the sessions, those that count for max_conns
   std::atomic<int> doors_open_{0};   // doors whose listener is not closed
   std::atomic<int64_t> served_{0};
+  RateLimit conn_rate_;
+  // Behind those of the workers; relaxed: each takes another one.
+  std::atomic<uint64_t> random_stream_{uint64_t{1} << 32};
   ReportLimit backend_failures_;
   ReportLimit pauses_;
 

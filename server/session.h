@@ -42,6 +42,7 @@
 #include "sched/waiter.h"
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
+#include "server/listening.h"
 #include "server/pipe_pool.h"
 #include "server/proxy_header.h"
 #include "server/session_memory.h"
@@ -111,8 +112,8 @@ struct SessionFacts {
     std::string server_name{};              // of the ClientHello; empty: none
   };
   std::unique_ptr<Arrival> arrival{};
-  const std::string* listener = nullptr;  // where it came to; lives as long as the daemon
-  const std::string* backend = nullptr;   // the one tried last; lives as long as the route
+  Listening* listener = nullptr;         // where it came to
+  const std::string* backend = nullptr;  // the one tried last; lives as long as the route
   sched::Deadline began = sched::kLongAgo;
   Span queued{0};   // waited for a backend below its most sessions, in all
   Span connect{0};  // the last connect took

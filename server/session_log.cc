@@ -37,7 +37,7 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) c
     entry.proxy = facts.arrival->proxy;
     entry.server_name = facts.arrival->server_name;
   }
-  entry.listener = *facts.listener;
+  entry.listener = facts.listener->name;
   entry.total = sched::RoundTime() - facts.began;
   entry.sessions = sessions_.load(std::memory_order_relaxed);
   entry.worker = sched::CurrentWorkerIndex();

@@ -182,7 +182,7 @@ TEST_F(SyscallBudgetTest, AProxiedConnectionThatItsClientFinishes) {
 // The header is looked at and taken, and one is sent.
 TEST_F(SyscallBudgetTest, AConnectionWithAHeaderOnBothSides) {
   Start(/*echo=*/false, {.accept_proxy = AcceptProxy::kV1,
-                         .trusted = {*Cidr::Parse("127.0.0.1")},
+                         .trusted = *BlockList::Parse("127.0.0.1"),
                          .send_proxy = SendProxy::kV1});
   const std::string header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
   const auto spent = PerTime([&] {

@@ -35,6 +35,16 @@ SLOW_REQUEST = "a request that the backend does not take"
 SLOW_BOTH = "both of these"
 AFTER_CLIENT, AFTER_BACKEND = ", after the client's FIN", ", after the backend's FIN"
 NO_PLACE = "a client beyond `--max_conns`"
+LISTENER_FULL = "a client beyond `--listener_max_conns`"
+# What limits the second of two clients, which is reset.
+BEYOND = {
+    "a client beyond `--max_conns`, with `--overload=reset`": "--max_conns=1 --overload=reset",
+    "a client beyond `--listener_conn_rate`, with `--overload=reset`":
+        "--listener_conn_rate=1 --overload=reset",
+    "a client beyond `--source_max_conns`": "--source_max_conns=1",
+    "a client beyond `--source_conn_rate`": "--source_conn_rate=1",
+}
+DENIED = "a client that `--deny` names"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
 NO_PORT = "a client, and no free port for its backend"
@@ -155,6 +165,10 @@ SECTIONS = {
         Row("—", NO_PLACE, "waits", "—", "`--max_conns`, `--backlog`"),
         Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
         Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
+        Row("—", LISTENER_FULL, "waits", "—", "`--listener_max_conns`, `--backlog`"),
+        *(Row(reason, way, "RST", "—", AT_ONCE) for reason, way in
+          zip(("too_many", "too_fast", "source_too_many", "source_too_fast"), BEYOND)),
+        Row("denied", DENIED, "RST", "—", AT_ONCE),
         Row("no_route", NO_ROUTE, "RST", "—", AT_ONCE),
         Row("queue_full", QUEUE_FULL, "RST", "—", "`--max_queue`"),
         Row("queue_timeout", QUEUE_TIMEOUT, "RST", "—", "`--queue_timeout`"),
@@ -386,6 +400,8 @@ class Rows(DaemonTest):
     @classmethod
     def method_for(cls, row):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
+                   LISTENER_FULL: "play_no_place", DENIED: "play_denied",
+                   **dict.fromkeys(BEYOND, "play_beyond"),
                    NO_DESCRIPTOR: "play_no_descriptor",
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
                    NO_PORT: "play_no_port",
@@ -442,7 +458,8 @@ class Rows(DaemonTest):
 
     def play_no_place(self, row):
         self.assertEqual((row.client, row.backend), ("waits", "—"))
-        daemon = self.echo("--max_conns=1", "--workers=1")
+        limit = "--max_conns" if row.on_its_way == NO_PLACE else "--listener_max_conns"
+        daemon = self.echo(f"{limit}=1", "--workers=1")
         first = self.connect(daemon)
         self.assert_echoes(first)
         others = [self.connect(daemon) for _ in range(2)]  # one is accepted, one in the queue
@@ -455,6 +472,21 @@ class Rows(DaemonTest):
                 self.assertEqual(recv_exactly(served, 6), b"me too")
         daemon.await_descriptors(0)
         self.check_logged(daemon, *3 * ["client_fin"])
+
+    def play_beyond(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        server = self.listen()
+        daemon = self.proxy(server, flags=BEYOND[row.on_its_way].split())
+        client, backend = self.session(daemon, server)
+        self.assert_refused(daemon)
+        self.check_beside(daemon, client, backend, row)
+
+    def play_denied(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon = self.echo("--deny=192.0.2.1,127.0.0.0/8")
+        self.assert_refused(daemon)
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
 
     def play_no_descriptor(self, row):
         self.assertEqual((row.client, row.backend), ("waits 1s, then FIN", "—"))
@@ -524,14 +556,13 @@ class Rows(DaemonTest):
     # ---- What clients have to say first, to a daemon whose backend nobody may reach.
 
     def introduced(self, trusted, *flags):
-        daemon = self.proxy(self.refuses(), flags=(
+        return self.proxy(self.refuses(), flags=(
             "--accept_proxy=any", f"--trusted={trusted}", "--health=off", *flags))
-        return daemon, self.connect(daemon)
 
     def play_untrusted(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))
-        daemon, client = self.introduced("192.0.2.0/24")
-        self.assert_ends(client, "reset")
+        daemon = self.introduced("192.0.2.0/24")
+        self.assert_refused(daemon)
         daemon.await_descriptors(0)
         self.check_logged(daemon, row.logged)
 
@@ -541,7 +572,8 @@ class Rows(DaemonTest):
         by_operator = row.logged in ("drain", "stop")
         flags = Stage.TIMEOUTS[row.logged] if by_operator else (
             ["--handshake_timeout=300ms"] if row.logged == "proxy_timeout" else [])
-        daemon, client = self.introduced(HOST, *flags)
+        daemon = self.introduced(HOST, *flags)
+        client = self.connect(daemon)
         client.sendall(sent)
         if finishes:
             client.shutdown(socket.SHUT_WR)

@@ -182,7 +182,10 @@ void CheckOptions(const RouteOptions& options) {
   RequireWithin(options.sndbuf, size_t{4} << 10, size_t{256} << 20, true, "sndbuf");
   RequireWithin(options.fastopen, 0, 1'000'000, false, "fastopen");
   Require(options.congestion.size() < 16, "the kernel takes the name", options.congestion);
-  Require(options.trusted.size() <= kBlocksMax, "there are not too many blocks", "");
+  RequireWithin<int64_t>(options.listener_max_conns, 0, 100'000'000, false, "listener_max_conns");
+  RequireWithin(options.listener_conn_rate, 0, 1'000'000, false, "listener_conn_rate");
+  RequireWithin(options.source_max_conns, 0, 1'000'000, false, "source_max_conns");
+  RequireWithin(options.source_conn_rate, 0, 1'000'000, false, "source_conn_rate");
   RequireWithin<std::chrono::nanoseconds>(options.handshake_timeout, 1ms, 1h, false, "handshake");
   Require(options.send_proxy_tlvs < 8, "there are three words", "");
   Require(options.source.size() <= kSourcesMax, "there are not too many sources", "");
@@ -195,6 +198,7 @@ void CheckOptions(const RouteOptions& options) {
 void CheckBounds(const Config& config) {
   CheckOptions(config.defaults);
   RequireWithin<int64_t>(config.max_conns, 0, 100'000'000, false, "max_conns");
+  RequireWithin(config.max_conn_rate, 0, 1'000'000, false, "max_conn_rate");
   RequireWithin(config.buffer_memory, size_t{64} << 10, size_t{1} << 40, false, "buffer_memory");
   RequireWithin(config.splice_memory, size_t{512} << 10, size_t{1} << 40, true, "splice_memory");
   for (const std::string* target : {&config.log, &config.access_log}) {

@@ -206,7 +206,8 @@ void SetHeader(Plan& plan, const Ending& ending) {
     plan.route().sni = {"a.example"};
   } else {
     options.accept_proxy = AcceptProxy::kAny;
-    options.trusted = {*Cidr::Parse(ending.logged == "untrusted" ? "192.0.2.0/24" : "127.0.0.0/8")};
+    options.trusted =
+        *BlockList::Parse(ending.logged == "untrusted" ? "192.0.2.0/24" : "127.0.0.0/8");
   }
   if (ending.logged.ends_with("_timeout")) options.handshake_timeout = kCause;
   Script& client = plan.clients.front().script;
@@ -224,6 +225,25 @@ bool SetLimit(Plan& plan, const Ending& ending) {
   if (ending.on_its_way == "a client beyond `--max_conns`") {
     plan.config.max_conns = 1;
     clients = 2;
+  } else if (ending.on_its_way == "a client beyond `--listener_max_conns`") {
+    plan.options().listener_max_conns = 1;
+    clients = 2;
+  } else if (ending.logged == "too_many") {
+    plan.config.max_conns = 1;
+    plan.options().overload = Overload::kReset;
+    clients = 2;
+  } else if (ending.logged == "too_fast") {
+    plan.options().listener_conn_rate = 1;
+    plan.options().overload = Overload::kReset;
+    clients = 2;
+  } else if (ending.logged == "source_too_many") {
+    plan.options().source_max_conns = 1;
+    clients = 2;
+  } else if (ending.logged == "source_too_fast") {
+    plan.options().source_conn_rate = 1;
+    clients = 2;
+  } else if (ending.logged == "denied") {
+    plan.options().deny = *BlockList::Parse("127.0.0.0/8");
   } else if (ending.on_its_way == "a client, and no descriptor for it") {
     plan.kernel.descriptors = kOwnDescriptors;
   } else if (ending.on_its_way == "a client, and no descriptor for its backend") {

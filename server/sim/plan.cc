@@ -263,7 +263,14 @@ void Shortages(Dice& dice, Plan& plan) {
 
 // More clients than --max_conns.
 void Limits(Dice& dice, Plan& plan) {
-  plan.config.max_conns = dice.Between(1, 3);
+  const auto most = static_cast<int>(dice.Between(1, 3));
+  (dice.Percent(50) ? plan.config.max_conns : plan.options().listener_max_conns) = most;
+  if (dice.Percent(30)) plan.config.max_conn_rate = static_cast<int>(dice.Between(20, 1000));
+  if (dice.Percent(30)) {
+    plan.options().listener_conn_rate = static_cast<int>(dice.Between(20, 1000));
+  }
+  // With those that wait, one at each door, they are never more, unless one that left still counts.
+  if (dice.Percent(30)) plan.options().source_max_conns = most + plan.config.workers;
   AddBackends(dice, plan, 2, [] { return Echoing(); });
   AddClients(dice, plan, 10, [&] { return PingPong(dice, 1000); });
 }
@@ -372,7 +379,7 @@ void Precede(Dice& dice, Script& script) {
 void AddIntroduced(Dice& dice, Plan& plan) {
   RouteOptions& options = plan.options();
   options.accept_proxy = AcceptProxy::kAny;
-  options.trusted = {*Cidr::Parse("127.0.0.0/8")};
+  options.trusted = *BlockList::Parse("127.0.0.0/8");
   options.send_proxy = static_cast<SendProxy>(dice.Between(0, 2));
   const bool is_local = dice.Percent(25);
   if (is_local) {

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Many blocks of addresses: what was written, and which addresses are in any of them.
+#ifndef PARKWAY_SERVER_BLOCK_SET_H_
+#define PARKWAY_SERVER_BLOCK_SET_H_
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "netpoll/endpoint.h"
+#include "server/cidr.h"
+
+namespace parkway {
+
+// A list as it was written, and the blocks it holds; equal if both are.
+struct BlockList {
+  // In the list; and in each of its files, of up to 1 MiB, some 60000 blocks.
+  static constexpr size_t kInlineMax = 1024;
+
+  std::string text{};
+  std::vector<Cidr> blocks{};
+
+  // Reads 10.0.0.0/8,::1,@/etc/parkway/blocks: blocks, and files that have one in each line, where
+  // # begins a comment. BLOCKS THE THREAD on files. Errors (kInvalidArgument) name the part, or the
+  // file and line, that is wrong.
+  static absl::StatusOr<BlockList> Parse(std::string_view text);
+
+  bool empty() const { return text.empty(); }
+
+  friend bool operator==(const BlockList&, const BlockList&) = default;
+};
+
+class BlockSet {
+ public:
+  explicit BlockSet(const std::vector<Cidr>& blocks);
+
+  // As Cidr::Contains, of any of them; in a time that grows with the logarithm of their number.
+  bool Contains(const netpoll::Endpoint& endpoint) const;
+
+ private:
+  std::vector<Cidr> blocks_;  // in their order, none within another
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_BLOCK_SET_H_

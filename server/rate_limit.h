@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// So many events a second, and as many at once: the generic cell rate algorithm in its form of
+// virtual scheduling (ITU-T I.371, annex A).
+#ifndef PARKWAY_SERVER_RATE_LIMIT_H_
+#define PARKWAY_SERVER_RATE_LIMIT_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "sched/clock.h"
+
+namespace parkway {
+
+class Rate {
+ public:
+  // 0: no limit.
+  explicit Rate(int per_second)
+      : interval_(per_second > 0 ? kSecond / per_second : 0),
+        tolerance_(per_second > 0 ? kSecond - interval_ : 0) {}
+
+  // An event at `now`, in nanoseconds, after those that led to `due`: when it may happen, now or
+  // later; and, if it does, what `due` is then.
+  int64_t WhenAfter(int64_t due, int64_t now) const { return std::max(now, due - tolerance_); }
+  int64_t DueAfter(int64_t due, int64_t now) const { return std::max(now, due) + interval_; }
+
+ private:
+  static constexpr int64_t kSecond = 1'000'000'000;
+
+  int64_t interval_;
+  int64_t tolerance_;
+};
+
+// Of all threads.
+class RateLimit {
+ public:
+  explicit RateLimit(int per_second) : is_set_(per_second > 0), rate_(per_second) {}
+
+  // Counts an event, if it may happen at `now`.
+  bool Take(sched::Deadline now) {
+    if (!is_set_) return true;
+    const int64_t at = sched::ToNs(now);
+    int64_t due = due_.load(std::memory_order_relaxed);
+    do {
+      if (rate_.WhenAfter(due, at) > at) return false;
+    } while (!due_.compare_exchange_weak(due, rate_.DueAfter(due, at), std::memory_order_relaxed));
+    return true;
+  }
+
+  // Counts an event at the first time that is left, from `now` on, and says which.
+  sched::Deadline Reserve(sched::Deadline now) {
+    if (!is_set_) return now;
+    const int64_t at = sched::ToNs(now);
+    int64_t due = due_.load(std::memory_order_relaxed);
+    while (!due_.compare_exchange_weak(due, rate_.DueAfter(due, at), std::memory_order_relaxed)) {
+    }
+    return sched::FromNs(rate_.WhenAfter(due, at));
+  }
+
+ private:
+  const bool is_set_;
+  const Rate rate_;
+  std::atomic<int64_t> due_{0};  // relaxed: any order of events will do
+};
+
+}  // namespace parkway
+
+#endif  // PARKWAY_SERVER_RATE_LIMIT_H_

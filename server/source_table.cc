@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/source_table.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "xxhash.h"
+
+namespace parkway {
+SourceTable::SourceTable(int max_conns, int conn_rate, uint64_t seed)
+    : max_conns_(max_conns),
+      has_rate_(conn_rate > 0),
+      rate_(conn_rate),
+      seed_(seed),
+      sets_(kSources / kWays) {}
+
+std::optional<SourceTable::Source> SourceTable::SourceOf(const netpoll::CompactEndpoint& client) {
+  const std::span<const uint8_t> bytes = client.bytes();
+  if (bytes.empty()) return std::nullopt;
+  Source source;
+  source.is_v4 = client.family() == AF_INET;
+  std::memcpy(&source.address, bytes.data(), source.is_v4 ? 4 : 8);
+  source.is_used = true;
+  return source;
+}
+
+size_t SourceTable::SetOf(const Source& source) const {
+  return XXH3_64bits_withSeed(&source.address, sizeof source.address,
+                              seed_ + (source.is_v4 ? 1 : 0)) %
+         sets_.size();
+}
+
+SourceTable::Source* SourceTable::Find(const Source& source, Set& set) {
+  const auto found = std::find_if(set.sources.begin(), set.sources.end(), [&](const Source& it) {
+    return it.is_used && it.address == source.address && it.is_v4 == source.is_v4;
+  });
+  return found == set.sources.end() ? nullptr : &*found;
+}
+
+// Of a source that is not there; nullptr: there is none left.
+SourceTable::Source* SourceTable::Place(const Source& source, Set& set) {
+  Source* best = nullptr;
+  for (Source& it : set.sources) {
+    if (it.clients == 0 && (best == nullptr || it.due < best->due)) best = &it;
+  }
+  if (best != nullptr) *best = source;
+  return best;
+}
+
+EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Deadline now) {
+  const std::optional<Source> source = SourceOf(client);
+  if (!source.has_value()) return EndReason::kNone;
+  const size_t at = SetOf(*source);
+  sched::MutexLock lock(locks_[at % kLocks].mu);
+  Source* it = Find(*source, sets_[at]);
+  if (it == nullptr) it = Place(*source, sets_[at]);
+  if (it == nullptr) return EndReason::kNone;
+  if (max_conns_ > 0 && it->clients >= max_conns_) return EndReason::kSourceTooMany;
+  const int64_t now_ns = sched::ToNs(now);
+  if (has_rate_) {
+    if (rate_.WhenAfter(it->due, now_ns) > now_ns) return EndReason::kSourceTooFast;
+    it->due = rate_.DueAfter(it->due, now_ns);
+  }
+  ++it->clients;
+  return EndReason::kNone;
+}
+
+// One that was not limited may leave in the place of one that is counted.
+void SourceTable::Leave(const netpoll::CompactEndpoint& client) {
+  const std::optional<Source> source = SourceOf(client);
+  if (!source.has_value()) return;
+  const size_t at = SetOf(*source);
+  sched::MutexLock lock(locks_[at % kLocks].mu);
+  Source* const it = Find(*source, sets_[at]);
+  if (it != nullptr && it->clients > 0) --it->clients;
+}
+
+}  // namespace parkway
