@@ -98,8 +98,9 @@ class Conn {
     IoResult TryRead(std::span<std::byte> buffer);
     // As TryRead, but the bytes stay where they are: the next read finds them again.
     IoResult TryPeek(std::span<std::byte> buffer);
-    // After TryPeek, whose bytes are still there: blocks until there may be more than it saw. kEof:
-    // there never will be. A hint: there may be as many as before.
+    // After TryPeek, whose bytes are still there: blocks until there may be more than it saw; a
+    // hint. kEof: the end, or an urgent mark, was announced, so that another look sees all there
+    // will be.
     IoResult AwaitMore();
     // Waiting ends when so many bytes are there, or their end, and not before (SO_RCVLOWAT; without
     // effect on Unix sockets). 1, as at first, for any. Lets the kernel's buffer grow, if nobody

@@ -3,20 +3,25 @@
 
 namespace parkway {
 
-Admission::Admission(const RouteOptions& options, uint64_t seed)
-    : has_lists_(!options.allow.empty() || !options.deny.empty()),
-      allows_all_(options.allow.empty()),
-      allow_(options.allow.blocks),
-      deny_(options.deny.blocks),
-      sources_(options.source_max_conns > 0 || options.source_conn_rate > 0
-                   ? std::make_unique<SourceTable>(options.source_max_conns,
-                                                   options.source_conn_rate, seed)
-                   : nullptr) {}
+Admission::Admission(const RouteOptions& options, uint64_t seed, const Admission* before)
+    : source_max_conns_(options.source_max_conns),
+      source_conn_rate_(options.source_conn_rate),
+      allow_(options.allow.set),
+      deny_(options.deny.set),
+      sources_(Sources(seed, before)) {}
+
+std::shared_ptr<SourceTable> Admission::Sources(uint64_t seed, const Admission* before) const {
+  if (source_max_conns_ == 0 && source_conn_rate_ == 0) return nullptr;
+  const bool is_same = before != nullptr && before->source_max_conns_ == source_max_conns_ &&
+                       before->source_conn_rate_ == source_conn_rate_;
+  if (is_same) return before->sources_;
+  return std::make_shared<SourceTable>(source_max_conns_, source_conn_rate_, seed);
+}
 
 bool Admission::IsWelcome(const netpoll::CompactEndpoint& client) const {
-  if (!has_lists_) return true;
+  if (allow_ == nullptr && deny_ == nullptr) return true;
   const netpoll::Endpoint at = client.Expand();
-  return (allows_all_ || allow_.Contains(at)) && !deny_.Contains(at);
+  return (allow_ == nullptr || allow_->Contains(at)) && (deny_ == nullptr || !deny_->Contains(at));
 }
 
 EndReason Admission::Enter(const netpoll::CompactEndpoint& client, sched::Deadline now) {

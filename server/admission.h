@@ -18,8 +18,12 @@ namespace parkway {
 
 class Admission {
  public:
-  // `seed`: of the table of sources.
-  Admission(const RouteOptions& options, uint64_t seed);
+  // `seed`: of the table of sources. `before`: of the route that it replaces, whose counts of
+  // sources go on if the limits are the same; or nullptr.
+  Admission(const RouteOptions& options, uint64_t seed, const Admission* before);
+
+  // Whether the lists let it in. Any thread.
+  bool IsWelcome(const netpoll::CompactEndpoint& client) const;
 
   // kNone: it is let in, and counted until Leave. Else kDenied, kSourceTooMany or kSourceTooFast.
   // Any fiber; neither blocks for long.
@@ -27,13 +31,13 @@ class Admission {
   void Leave(const netpoll::CompactEndpoint& client);
 
  private:
-  bool IsWelcome(const netpoll::CompactEndpoint& client) const;
+  std::shared_ptr<SourceTable> Sources(uint64_t seed, const Admission* before) const;
 
-  const bool has_lists_;
-  const bool allows_all_;
-  const BlockSet allow_;
-  const BlockSet deny_;
-  const std::unique_ptr<SourceTable> sources_;  // nullptr: they are not limited
+  const int source_max_conns_;
+  const int source_conn_rate_;
+  const std::shared_ptr<const BlockSet> allow_;  // nullptr: all
+  const std::shared_ptr<const BlockSet> deny_;   // nullptr: none
+  const std::shared_ptr<SourceTable> sources_;   // nullptr: they are not limited
 };
 
 }  // namespace parkway

@@ -36,16 +36,16 @@ absl::Status ReadBlockFile(const std::string& path, std::vector<Cidr>& blocks) {
 }
 
 // Appends what the part stands for, and how it is written.
-absl::Status ReadBlockPart(std::string_view part, BlockList& list) {
-  list.text += list.text.empty() ? "" : ",";
+absl::Status ReadBlockPart(std::string_view part, std::string& text, std::vector<Cidr>& blocks) {
+  text += text.empty() ? "" : ",";
   if (part.starts_with('@')) {
-    list.text += part;
-    return ReadBlockFile(std::string(part.substr(1)), list.blocks);
+    text += part;
+    return ReadBlockFile(std::string(part.substr(1)), blocks);
   }
   const absl::StatusOr<Cidr> block = Cidr::Parse(part);
   if (!block.ok()) return AboutPart(part.empty() ? "\"\"" : std::string(part), block.status());
-  list.text += block->ToString();
-  list.blocks.push_back(*block);
+  text += block->ToString();
+  blocks.push_back(*block);
   return absl::OkStatus();
 }
 
@@ -54,16 +54,20 @@ absl::Status ReadBlockPart(std::string_view part, BlockList& list) {
 absl::StatusOr<BlockList> BlockList::Parse(std::string_view text) {
   BlockList list;
   if (text.empty()) return list;
+  std::vector<Cidr> blocks;
   for (size_t count = 1;; ++count) {
     if (count > kInlineMax) {
       return absl::InvalidArgumentError("more than " + std::to_string(kInlineMax) +
                                         " blocks; write them into a file, @PATH");
     }
     const std::string_view part = text.substr(0, text.find(','));
-    if (const absl::Status read = ReadBlockPart(part, list); !read.ok()) return read;
-    if (part.size() == text.size()) return list;
+    const absl::Status read = ReadBlockPart(part, list.text, blocks);
+    if (!read.ok()) return read;
+    if (part.size() == text.size()) break;
     text.remove_prefix(part.size() + 1);
   }
+  list.set = std::make_shared<const BlockSet>(blocks);
+  return list;
 }
 
 // Two blocks are apart, or one lies in the other: then it comes later, and is of no use.

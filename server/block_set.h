@@ -5,6 +5,7 @@
 #define PARKWAY_SERVER_BLOCK_SET_H_
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,13 +16,26 @@
 
 namespace parkway {
 
-// A list as it was written, and the blocks it holds; equal if both are.
+class BlockSet {
+ public:
+  explicit BlockSet(const std::vector<Cidr>& blocks);
+
+  // As Cidr::Contains, of any of them; in a time that grows with the logarithm of their number.
+  bool Contains(const netpoll::Endpoint& endpoint) const;
+
+  friend bool operator==(const BlockSet&, const BlockSet&) = default;
+
+ private:
+  std::vector<Cidr> blocks_;  // in their order, none within another
+};
+
+// A list as it was written, and the blocks it holds, which copies share; equal if both are.
 struct BlockList {
   // In the list; and in each of its files, of up to 1 MiB, some 60000 blocks.
   static constexpr size_t kInlineMax = 1024;
 
   std::string text{};
-  std::vector<Cidr> blocks{};
+  std::shared_ptr<const BlockSet> set{};  // nullptr: there is no list
 
   // Reads 10.0.0.0/8,::1,@/etc/parkway/blocks: blocks, and files that have one in each line, where
   // # begins a comment. BLOCKS THE THREAD on files. Errors (kInvalidArgument) name the part, or the
@@ -30,18 +44,9 @@ struct BlockList {
 
   bool empty() const { return text.empty(); }
 
-  friend bool operator==(const BlockList&, const BlockList&) = default;
-};
-
-class BlockSet {
- public:
-  explicit BlockSet(const std::vector<Cidr>& blocks);
-
-  // As Cidr::Contains, of any of them; in a time that grows with the logarithm of their number.
-  bool Contains(const netpoll::Endpoint& endpoint) const;
-
- private:
-  std::vector<Cidr> blocks_;  // in their order, none within another
+  friend bool operator==(const BlockList& a, const BlockList& b) {
+    return a.text == b.text && (a.set == b.set || *a.set == *b.set);
+  }
 };
 
 }  // namespace parkway

@@ -244,8 +244,10 @@ HelloProblem ReadClientHello(std::string_view bytes, ClientHello& hello) {
   return HelloProblem::kNone;
 }
 
-// The record that has begun, or a byte of the next one.
+// The record that has begun, or a byte of the next one. Of the first bytes, each may be the wrong
+// one.
 size_t ClientHelloNeeds(std::string_view bytes) {
+  if (bytes.size() < kRecordHeaderSize + kMessageHeaderSize) return bytes.size() + 1;
   size_t end = 0;
   while (end + kRecordHeaderSize <= bytes.size()) {
     end += kRecordHeaderSize + NumberAt(end + kRecordLengthAt, 2, bytes);

@@ -189,8 +189,9 @@ DEFINE_string(trusted, "",
               "Up to 1024 of them, 10.0.0.0/8 or ::1, separated by commas; required with "
               "accept_proxy, except on Unix sockets. Others are reset.");
 DEFINE_string(handshake_timeout, "10s",
-              "How long a client may take to send its PROXY header. "
-              "A duration, 1ms to 1h; then it is reset. 3s is the least that the protocol asks "
+              "How long a client may take to say what it has to first. "
+              "A duration, 1ms to 1h, for its PROXY header and its ClientHello; then it is reset. "
+              "3s is the least that the protocol asks "
               "for: a packet may get lost. Raising it lets silent clients take places for longer.");
 DEFINE_string(allow, "",
               "The only clients that are served, as blocks of addresses. "
@@ -222,6 +223,16 @@ DEFINE_int32(source_conn_rate, 0,
              "Most new clients of one source per second; 0 no limit. "
              "A count of up to 1000000; as many may come at once, more are reset. As for "
              "source_max_conns.");
+DEFINE_string(bandwidth, "0",
+              "Most bytes per second of a connection; 0 no limit. "
+              "A size, 0 or 1KiB to 1TiB, in each direction. 50ms' worth may pass at once. Below "
+              "16MiB such flows are "
+              "copied in small pieces instead of spliced, which costs CPU time.");
+DEFINE_string(route_bandwidth, "0",
+              "Most bytes per second of a route; 0 no limit. "
+              "A size, 0 or 1KiB to 1TiB, in each direction, which all its connections share, in "
+              "the order in which "
+              "they have something to move.");
 DEFINE_string(send_proxy, "off",
               "PROXY protocol header that backends get first. "
               "off, v1 or v2: who the client is, for backends that expect it; those that do not "

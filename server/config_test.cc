@@ -213,6 +213,8 @@ TEST(ConfigTest, ReadsEveryFlag) {
                               "--source_max_conns=9",
                               "--source_conn_rate=10",
                               "--overload=reset",
+                              "--bandwidth=2KiB",
+                              "--route_bandwidth=1MiB",
                               "--max_conn_rate=11"});
   EXPECT_EQ(config.max_conns, 100'000'000);
   EXPECT_EQ(config.defaults.backlog, 1);
@@ -266,13 +268,15 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_TRUE(options.mptcp);
   EXPECT_EQ(options.accept_proxy, AcceptProxy::kAny);
   EXPECT_EQ(options.trusted.text, "10.0.0.0/8,::1/128");
-  EXPECT_EQ(options.allow.blocks.size(), 1u);
+  EXPECT_EQ(options.allow.text, "10.0.0.0/8");
   EXPECT_EQ(options.deny.text, "::2/128");
   EXPECT_EQ(options.listener_max_conns, 7);
   EXPECT_EQ(options.listener_conn_rate, 8);
   EXPECT_EQ(options.source_max_conns, 9);
   EXPECT_EQ(options.source_conn_rate, 10);
   EXPECT_EQ(options.overload, Overload::kReset);
+  EXPECT_EQ(options.bandwidth, size_t{2} << 10);
+  EXPECT_EQ(options.route_bandwidth, size_t{1} << 20);
   EXPECT_EQ(config.max_conn_rate, 11);
   EXPECT_EQ(options.handshake_timeout, 4s);
   EXPECT_EQ(options.send_proxy, SendProxy::kV2);

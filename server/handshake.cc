@@ -31,7 +31,7 @@ netpoll::Endpoint LocalOf(Conn& client) {
 }  // namespace
 
 // The client has its place.
-void Server::StartHandshake(Conn&& client, SessionFacts facts, Door& door) {
+void Server::StartHandshake(Conn&& client, SessionFacts&& facts, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   door.greeting.fetch_add(1, std::memory_order_seq_cst);
   Handshakes::iterator place;
@@ -46,24 +46,23 @@ void Server::StartHandshake(Conn&& client, SessionFacts facts, Door& door) {
 // The fiber of one handshake.
 void Server::Greet(Door& door, Handshakes::iterator place) {
   ClientHello hello;
-  EndReason refused = Hear(door, *place, hello);
+  Entrance entrance = {.refused = Hear(door, *place, hello)};
   Handshakes mine;
-  ServedRoute* route = nullptr;
   {
     sched::MutexLock lock(door.mu);
     mine.splice(mine.end(), door.handshakes, place);  // from here on nobody else ends it
     auto& [client, facts] = mine.front();
-    if (client.closed()) refused = EndOfAll();
-    if (refused == EndReason::kNone) refused = Enter(facts.client, hello, door, &route);
+    if (client.closed()) entrance.refused = EndOfAll();
+    if (entrance.refused == EndReason::kNone) entrance = Enter(facts.client, hello, door);
   }
   auto& [client, facts] = mine.front();
-  if (route != nullptr) {
-    StartSession(std::move(client), std::move(facts), *route, door);
+  if (entrance.refused == EndReason::kNone) {
+    StartSession(std::move(client), std::move(facts), *entrance.route, door);
   } else {
     const bool ended_itself =
-        refused == EndReason::kProxyEmpty || refused == EndReason::kHelloEmpty;
+        entrance.refused == EndReason::kProxyEmpty || entrance.refused == EndReason::kHelloEmpty;
     if (ended_itself) client.Close();  // with FIN
-    TurnAway(client, facts, refused);
+    TurnAway(client, facts, entrance, door);
     LeavePlace(door.frontend->listening);
   }
   CountOut();
@@ -75,11 +74,6 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
 // All that the client has to say before it is known who serves it.
 EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   const RouteOptions& options = door.frontend->options;
-  bool hears_hello = false;
-  {
-    sched::MutexLock lock(door.mu);
-    hears_hello = door.hears_hellos;
-  }
   auto& [client, facts] = handshake;
   facts.arrival = std::make_unique<SessionFacts::Arrival>();
   client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
@@ -87,12 +81,17 @@ EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   if (options.accept_proxy != AcceptProxy::kOff) {
     refused = HearHeader(options.accept_proxy, handshake);
   }
-  if (refused == EndReason::kNone && hears_hello) {
+  if (refused == EndReason::kNone && HearsHellos(door)) {
     refused = ReceiveClientHello(client, hello);
     facts.arrival->server_name = hello.server_name;
   }
   client.SetReadDeadline(sched::kNever);
   return refused;
+}
+
+bool Server::HearsHellos(Door& door) {
+  sched::MutexLock lock(door.mu);
+  return door.hears_hellos;
 }
 
 // For whom the client connects.

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "netpoll/io_result.h"
 
@@ -53,9 +54,11 @@ EndReason ReasonOf(HelloProblem problem) {
   return problem == HelloProblem::kTooLong ? EndReason::kHelloTooLong : EndReason::kNone;
 }
 
-EndReason ReceiveBy(netpoll::Conn::Reader& reader, ClientHello& hello) {
+// `wakes_at`: the reader's.
+EndReason ReceiveBy(netpoll::Conn::Reader& reader, size_t& wakes_at, ClientHello& hello) {
   size_t room = kFirstPeek;
   size_t peeked = 0;
+  bool was_last = false;
   for (;;) {
     const Sight sight = LookAt(reader, room, hello);
     IoResult waited;
@@ -67,11 +70,18 @@ EndReason ReceiveBy(netpoll::Conn::Reader& reader, ClientHello& hello) {
       return ReasonOf(sight.problem);
     } else if ((peeked += sight.seen.bytes) > kPeekedMax) {
       return EndReason::kHelloTooLong;
+    } else if (!sight.is_all) {
+      room = std::max(2 * room, sight.needed + 1);
+      continue;
     } else {
       room = std::max(room, sight.needed + 1);
-      if (!sight.is_all) continue;
-      reader.WakeAt(sight.needed);
+      if (was_last) return EndReason::kHelloCut;
+      // Asking anew for as many would wake us, too, where the kernel's buffer has no room for them.
+      if (sight.needed != std::exchange(wakes_at, sight.needed)) reader.WakeAt(sight.needed);
       waited = reader.AwaitMore();
+      // The end may have come with bytes that this look did not see yet; the next one sees all.
+      was_last = waited.status == IoStatus::kEof;
+      if (was_last) continue;
     }
     if (!waited.ok()) return EndOfHello(waited, sight.seen.bytes);
   }
@@ -81,8 +91,9 @@ EndReason ReceiveBy(netpoll::Conn::Reader& reader, ClientHello& hello) {
 
 EndReason ReceiveClientHello(netpoll::Conn& client, ClientHello& hello) {
   netpoll::Conn::Reader reader(client);
-  const EndReason reason = ReceiveBy(reader, hello);
-  if (reason == EndReason::kNone) reader.WakeAt(1);
+  size_t wakes_at = 1;
+  const EndReason reason = ReceiveBy(reader, wakes_at, hello);
+  if (reason == EndReason::kNone && wakes_at != 1) reader.WakeAt(1);
   return reason;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The daemon's two logs: its own, for the operator, and the access log. Neither takes room or time
-// from the other.
+// from the other, unless both go to syslog, which is one for the process.
 #ifndef PARKWAY_SERVER_LOGS_H_
 #define PARKWAY_SERVER_LOGS_H_
 

@@ -67,7 +67,9 @@ parkway::Platform PlatformOf(parkway::Logs& logs) {
 
 int main(int argc, char** argv) {
   OpenStandardStreams();
+  // A peer that is gone, or a file at its limit, is an error of the call.
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
   (void)Block({SIGHUP, SIGUSR1, SIGUSR2});  // which wait until it serves, instead of ending it
   absl::InitializeSymbolizer(argv[0]);
   const absl::StatusOr<parkway::ParseResult> parsed =

@@ -6,7 +6,6 @@
 #include <string_view>
 
 #include "netpoll/io_result.h"
-#include "sched/check.h"
 
 namespace parkway {
 namespace {
@@ -71,7 +70,7 @@ EndReason ReceiveProxyHeader(netpoll::Conn& client, AcceptProxy accept, ProxyHea
     const size_t its_own = is_complete ? read.size - received : seen.bytes;
     const IoResult taken = reader.TryRead(room.first(its_own));
     if (!taken.ok()) return ReasonOf(taken, received);
-    PARKWAY_CHECK(taken.bytes == its_own, taken.bytes);  // nobody else reads
+    if (taken.bytes != its_own) return EndReason::kProxyMalformed;  // urgent data within it
     if (is_complete) return EndReason::kNone;
     received += its_own;
   }

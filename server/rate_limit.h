@@ -15,15 +15,15 @@ namespace parkway {
 
 class Rate {
  public:
-  // 0: no limit.
+  // 0: no limit, which asks nobody.
   explicit Rate(int per_second)
-      : interval_(per_second > 0 ? kSecond / per_second : 0),
-        tolerance_(per_second > 0 ? kSecond - interval_ : 0) {}
+      : interval_(per_second > 0 ? kSecond / per_second : 0), tolerance_(kSecond - interval_) {}
 
   // An event at `now`, in nanoseconds, after those that led to `due`: when it may happen, now or
   // later; and, if it does, what `due` is then.
   int64_t WhenAfter(int64_t due, int64_t now) const { return std::max(now, due - tolerance_); }
   int64_t DueAfter(int64_t due, int64_t now) const { return std::max(now, due) + interval_; }
+  int64_t interval() const { return interval_; }
 
  private:
   static constexpr int64_t kSecond = 1'000'000'000;
@@ -37,9 +37,10 @@ class RateLimit {
  public:
   explicit RateLimit(int per_second) : is_set_(per_second > 0), rate_(per_second) {}
 
-  // Counts an event, if it may happen at `now`.
+  bool is_set() const { return is_set_; }
+
+  // REQUIRES of all that follow: is_set(). Counts an event, if it may happen at `now`.
   bool Take(sched::Deadline now) {
-    if (!is_set_) return true;
     const int64_t at = sched::ToNs(now);
     int64_t due = due_.load(std::memory_order_relaxed);
     do {
@@ -48,15 +49,12 @@ class RateLimit {
     return true;
   }
 
-  // Counts an event at the first time that is left, from `now` on, and says which.
-  sched::Deadline Reserve(sched::Deadline now) {
-    if (!is_set_) return now;
-    const int64_t at = sched::ToNs(now);
-    int64_t due = due_.load(std::memory_order_relaxed);
-    while (!due_.compare_exchange_weak(due, rate_.DueAfter(due, at), std::memory_order_relaxed)) {
-    }
-    return sched::FromNs(rate_.WhenAfter(due, at));
+  // When the next one may happen, as it looks now.
+  sched::Deadline When(sched::Deadline now) const {
+    return sched::FromNs(rate_.WhenAfter(due_.load(std::memory_order_relaxed), sched::ToNs(now)));
   }
+  // An event that was counted did not happen.
+  void GiveBack() { due_.fetch_sub(rate_.interval(), std::memory_order_relaxed); }
 
  private:
   const bool is_set_;

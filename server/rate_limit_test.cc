@@ -29,9 +29,8 @@ TEST(RateLimitTest, ASecondsWorthAtOnceAndThenOneByOne) {
 }
 
 TEST(RateLimitTest, NoLimit) {
-  RateLimit limit(0);
-  EXPECT_EQ(TakenAt(limit, kStart, 1000), 1000);
-  EXPECT_EQ(limit.Reserve(kStart), kStart);
+  EXPECT_FALSE(RateLimit(0).is_set());
+  EXPECT_TRUE(RateLimit(1).is_set());
 }
 
 TEST(RateLimitTest, OneASecond) {
@@ -41,13 +40,13 @@ TEST(RateLimitTest, OneASecond) {
   EXPECT_EQ(TakenAt(limit, kStart + seconds(1), 3), 1);
 }
 
-TEST(RateLimitTest, ReservesTheNextTurns) {
+TEST(RateLimitTest, SaysWhenTheNextMayCome) {
   RateLimit limit(4);
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(limit.Reserve(kStart), kStart);
-  EXPECT_EQ(limit.Reserve(kStart), kStart + milliseconds(250));
-  EXPECT_EQ(limit.Reserve(kStart), kStart + milliseconds(500));
-  EXPECT_FALSE(limit.Take(kStart + milliseconds(600)));
-  EXPECT_TRUE(limit.Take(kStart + milliseconds(750)));
+  EXPECT_EQ(limit.When(kStart), kStart);
+  EXPECT_EQ(TakenAt(limit, kStart, 4), 4);
+  EXPECT_EQ(limit.When(kStart), kStart + milliseconds(250));
+  limit.GiveBack();
+  EXPECT_EQ(TakenAt(limit, kStart, 4), 1);
 }
 
 }  // namespace

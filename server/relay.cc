@@ -46,11 +46,29 @@ void Relay::MoveUntilItEnds(IoResult waited) {
       step = Move();
     }
     if (step.result.ok()) {
+      if (__builtin_expect(session_.route().throttled, false)) Throttle();
       if (++moves_ % sched::kOperationsPerTurn == 0) sched::Yield();
     } else if (!GoesOn(step)) {
       return Ended(step);
     }
     waited = reader_.AwaitReadableOr(half_);
+  }
+}
+
+// Until it may move more; in short naps, since the session may end meanwhile.
+[[gnu::noinline]] void Relay::Throttle() {
+  constexpr sched::Duration kNap = std::chrono::milliseconds(20);
+  SessionRoute& route = session_.route();
+  const sched::Deadline now = sched::Now();
+  const int64_t bytes = half_.bytes.load(std::memory_order_relaxed);
+  const auto moved = static_cast<size_t>(bytes - std::exchange(half_.charged, bytes));
+  const int direction = &half_ == &session_.half(0) ? 0 : 1;
+  const sched::Duration wait =
+      std::max(route.bandwidth.Charge(moved, now, half_.bandwidth_due),
+               route.shared_bandwidth.Charge(moved, now, route.shared_due[direction]));
+  while (sched::Now() < now + wait && !session_.ending()) {
+    sched::SleepFor(std::min(now + wait - sched::Now(), kNap));
+    Session::NoteActivity(half_, sched::RoundTime());
   }
 }
 
@@ -72,7 +90,7 @@ Relay::Step Relay::Move() {
 }
 
 [[gnu::noinline]] Relay::Step Relay::Drop() {
-  const IoResult read = reader_.TryRead(buffers().Scratch());
+  const IoResult read = reader_.TryRead(Scratch());
   (void)half_.Count(read.bytes);
   return {read, /*reading=*/true};
 }
@@ -80,10 +98,10 @@ Relay::Step Relay::Move() {
 // No park between the read and the end of the write or the copy into a lease: the scratch buffer
 // belongs to the worker.
 Relay::Step Relay::Copy() {
-  const std::span<std::byte> scratch = buffers().Scratch();
+  const std::span<std::byte> scratch = Scratch();
   const IoResult read = reader_.TryRead(scratch);
   if (!read.ok()) return {read, /*reading=*/true};
-  if (read.bytes == scratch.size()) NoteFullRead();
+  if (read.bytes == BufferPool::kBufferBytes) NoteFullRead();
   const IoResult sent = Send(scratch.first(read.bytes));
   if (sent.ok() && sent.bytes == read.bytes) return {sent, /*reading=*/false};
   if (!sent.ok() && sent.status != IoStatus::kAgain) return {sent, /*reading=*/false};
@@ -102,7 +120,7 @@ Relay::Step Relay::Copy() {
 // reading would let slow receivers stop everybody, and two halves of one session, through a backend
 // that answers as it reads, each other.
 [[gnu::noinline]] Relay::Step Relay::CopyInPlace() {
-  const std::span<std::byte> scratch = buffers().Scratch();
+  const std::span<std::byte> scratch = Scratch();
   const IoResult seen = reader_.TryPeek(scratch);
   if (!seen.ok()) return {seen, /*reading=*/true};
   const IoResult sent = Send(scratch.first(seen.bytes));

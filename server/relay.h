@@ -53,6 +53,8 @@ class Relay {
   Step Copy();
   Step CopyInPlace();
   Step Splice(netpoll::Pipe& pipe);
+  std::span<std::byte> Scratch() { return buffers().Scratch().first(session_.route().slice); }
+  void Throttle();
   void NoteFullRead();
   void NoteSplice(size_t moved);
   template <class Try>

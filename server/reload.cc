@@ -236,7 +236,7 @@ absl::Status Server::Open(const Plan& plan, Frontends& frontends, Doors& doors) 
     door.socket = socket;
     door.frontend = frontend;
     door.worker = worker++;
-    GiveRoutes(plan.routes, door);
+    GiveRoutes(plan, door);
   }
   return absl::OkStatus();
 }
@@ -253,16 +253,16 @@ void Server::Give(const std::vector<Plan>& plans) {
       frontend.leaves.store(true, std::memory_order_seq_cst);
       continue;  // those whose clients wait in its queue are still served
     }
-    GiveRoutes(plan->routes, *door);
+    GiveRoutes(*plan, *door);
   }
 }
 
-void Server::GiveRoutes(const std::vector<ServedRoute*>& routes, Door& door) {
+void Server::GiveRoutes(const Plan& plan, Door& door) {
   sched::MutexLock lock(door.mu);
-  door.routes = routes;
-  door.hears_hellos = std::any_of(routes.begin(), routes.end(), [](const ServedRoute* route) {
-    return route->config().needs_hello();
-  });
+  door.routes = plan.routes;
+  door.hears_hellos = std::any_of(plan.routes.begin(), plan.routes.end(),
+                                  [](const auto* route) { return route->config().needs_hello(); });
+  door.trusted = plan.options.trusted.set;
 }
 
 // Starts the checks of new routes, ends those of retired ones, and has the doors of addresses that
@@ -329,6 +329,7 @@ void Server::ReportFixed(const Config& next) {
   for (const Plan& plan : Plans(routes)) {
     for (const std::string_view name :
          DifferentAtListener(FrontendOf(plan)->options, plan.options)) {
+      if (name == "trusted") continue;  // GiveRoutes gave it
       Report(std::string(name) + " of " + plan.at.ToString() + " takes effect at the next start");
     }
   }

@@ -90,6 +90,9 @@ struct RouteOptions {
   BlockList deny{};
   int source_max_conns = 0;  // 0: no limit
   int source_conn_rate = 0;  // new ones a second; 0: no limit
+  // Bytes a second in each direction, of a session and of all of them together; 0: no limit.
+  size_t bandwidth = 0;
+  size_t route_bandwidth = 0;
   // Of connections to backends.
   std::vector<netpoll::Endpoint> source{};  // with port 0, in turn; none: the kernel's choice
   std::chrono::nanoseconds backend_keepalive_idle{0};  // whole seconds

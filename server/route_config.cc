@@ -84,6 +84,10 @@ const Setting<Options> kSettings[] = {
      CountField<Options, int>{&Options::source_max_conns, 0, 1'000'000}},
     {"source_conn_rate", "COUNT",
      CountField<Options, int>{&Options::source_conn_rate, 0, 1'000'000}},
+    {"bandwidth", "SIZE",
+     SizeField<Options>{&Options::bandwidth, 1 << 10, size_t{1} << 40, /*or_zero=*/true}},
+    {"route_bandwidth", "SIZE",
+     SizeField<Options>{&Options::route_bandwidth, 1 << 10, size_t{1} << 40, /*or_zero=*/true}},
     {"send_proxy", "VERSION", Choice<&Options::send_proxy, Options>(kSendProxies)},
     {"send_proxy_tlvs", "WORDS", WordsField<Options>{&Options::send_proxy_tlvs, kProxyTlvs}},
     {"source", "ADDRESSES", AddressesField<Options>{&Options::source, kSourcesMax}},
@@ -360,6 +364,10 @@ absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
       if (at.is_unix() && !has_proxies && !parsed.route.from.empty()) {
         return parsed.error(parsed.listen_at[i],
                             "clients of a Unix socket have no address for from");
+      }
+      if (at.is_unix() && !has_proxies && !parsed.route.options.allow.empty()) {
+        return parsed.error(parsed.listen_at[i],
+                            "clients of a Unix socket have no address for allow");
       }
       // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
       for (const Seen& other : seen) {

@@ -197,6 +197,8 @@ TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
             "column 10: mark must be that of :80 of route a");
   EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo"}),
             "column 10: clients of a Unix socket have no address for from");
+  EXPECT_EQ(BadTogether({"a listen=unix:/a allow=10.0.0.0/8 to=echo"}),
+            "column 10: clients of a Unix socket have no address for allow");
   EXPECT_EQ(BadTogether({"a listen=:1 to=echo accept_proxy=v1"}),
             "column 10: accept_proxy needs trusted=BLOCKS: the proxies that may say for whom they "
             "connect");

@@ -22,14 +22,19 @@ bool PassesAny(const std::vector<Wanted>& list, Fits fits) {
 
 }  // namespace
 
+bool MayServe(const Route& route, const netpoll::CompactEndpoint& client) {
+  if (route.from.empty()) return true;
+  const netpoll::Endpoint at = client.Expand();
+  return PassesAny(route.from, [&](const Cidr& block) { return block.Contains(at); });
+}
+
 bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const ClientHello& hello) {
   if (route.serves_all()) return true;
-  const netpoll::Endpoint at = client.Expand();
   const auto offers = [&](const std::string& protocol) {
     const auto& all = hello.protocols;
     return std::find(all.begin(), all.end(), protocol) != all.end();
   };
-  return PassesAny(route.from, [&](const Cidr& block) { return block.Contains(at); }) &&
+  return MayServe(route, client) &&
          PassesAny(route.sni, [&](const auto& name) { return IsNamed(name, hello.server_name); }) &&
          PassesAny(route.alpn, offers);
 }

@@ -14,6 +14,9 @@ namespace parkway {
 // that ClientHello; an empty one is of a client that speaks no TLS, or was not asked.
 bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const ClientHello& hello);
 
+// Whether it may, for all that is known before the ClientHello.
+bool MayServe(const Route& route, const netpoll::CompactEndpoint& client);
+
 }  // namespace parkway
 
 #endif  // PARKWAY_SERVER_ROUTE_MATCH_H_

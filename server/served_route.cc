@@ -14,9 +14,12 @@ ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
     : SessionRoute{{route.options.idle_timeout, route.options.half_close_timeout,
                     route.options.reset_linger},
                    route.is_local(),
-                   route.mode == Mode::kDiscard},
+                   route.mode == Mode::kDiscard,
+                   Bandwidth(route.options.bandwidth),
+                   Bandwidth(route.options.route_bandwidth)},
       config_(route),
-      admission_(config_.options, owner.Random()),
+      admission_(config_.options, owner.Random(),
+                 before != nullptr ? &before->admission_ : nullptr),
       connector_(config_.options),
       owner_(owner),
       views_(static_cast<size_t>(workers)) {
@@ -59,15 +62,9 @@ std::string ServedRoute::Title() const {
   return config_.name == kDefaultRoute ? "" : "route " + config_.name + ": ";
 }
 
-EndReason ServedRoute::Enter(const netpoll::CompactEndpoint& client) {
-  const EndReason refused = admission_.Enter(client, sched::RoundTime());
-  if (refused == EndReason::kNone) Hold();
-  return refused;
-}
-
-void ServedRoute::Leave(const netpoll::CompactEndpoint& client) {
-  admission_.Leave(client);
-  Release();
+int64_t ServedRoute::checks_running() {
+  return std::count_if(targets_.begin(), targets_.end(),
+                       [](Target& target) { return target.check.running(); });
 }
 
 // --- Health.

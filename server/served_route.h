@@ -56,11 +56,9 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // How lines for the operator begin: "route web: ". Nobody who used flags has heard of a route.
   std::string Title() const;
 
-  // kNone: the client is let in, and the route must not go away until it leaves. Else why not
-  // (Admission).
-  EndReason Enter(const netpoll::CompactEndpoint& client);
-  void Leave(const netpoll::CompactEndpoint& client);
-  // Likewise without a client.
+  Admission& admission() { return admission_; }
+
+  // A client's, from when it is given the route until its session has ended: it must not go away.
   void Hold() { holders_.fetch_add(1, std::memory_order_relaxed); }
   void Release() { holders_.fetch_sub(1, std::memory_order_release); }
   // Nobody holds it, and its checks have ended. Any thread; it stays so once nobody can be given it
@@ -69,6 +67,8 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
 
   // Fibers that it may have at a time besides sessions.
   int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
+  // Those it still has. Any thread.
+  int64_t checks_running();
 
   // Begins the checks that were asked for. Fiber only.
   void StartChecks();

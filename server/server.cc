@@ -140,9 +140,8 @@ void Server::StartWorkers() {
 // backend may be checked in one.
 int64_t Server::Fibers() const {
   int64_t count = (1 + descriptors_per_client_) * static_cast<int64_t>(doors_.size());
-  for (const Routes* routes : {&routes_, &retired_}) {
-    for (const auto& route : *routes) count += route->fibers();
-  }
+  for (const auto& route : routes_) count += route->fibers();
+  for (const auto& route : retired_) count += route->checks_running();
   return count;
 }
 
@@ -241,15 +240,13 @@ void Server::ServeDoor(Door& door) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
-    ServedRoute* route = nullptr;
-    EndReason refused = Admit(peer, door, &route);
-    if (refused == EndReason::kNone) refused = AwaitTurn(door);
-    if (refused != EndReason::kNone) {
-      TurnAway(client, FactsOf(peer, door), refused);
-      if (route != nullptr) route->Leave(peer);
-      continue;
+    SessionFacts facts = FactsOf(peer, door);
+    const Entrance entrance = AdmitInTurn(peer, door);
+    if (entrance.refused == EndReason::kNone) {
+      Begin(std::move(client), std::move(facts), entrance.route, door);
+    } else {
+      TurnAway(client, facts, entrance, door);
     }
-    Begin(std::move(client), peer, route, door);
   }
   {
     sched::MutexLock lock(doors_mu_);
@@ -278,13 +275,13 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
     Conn client;
     netpoll::CompactEndpoint peer;
     if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(listening);
-    ServedRoute* route = nullptr;
-    const EndReason refused = Admit(peer, door, &route);
-    if (refused == EndReason::kNone) {
-      Begin(std::move(client), peer, route, door);
+    SessionFacts facts = FactsOf(peer, door);
+    const Entrance entrance = Admit(peer, door);
+    if (entrance.refused == EndReason::kNone) {
+      Begin(std::move(client), std::move(facts), entrance.route, door);
     } else {
       LeavePlace(listening);
-      TurnAway(client, FactsOf(peer, door), refused);
+      TurnAway(client, facts, entrance, door);
     }
   }
 }
@@ -304,22 +301,49 @@ void Server::LeaveTogether(Frontend& frontend) {
   while (still(&accepting)) lot.Wait(&accepting, sched::WaitReason::kLock, still, &accepting);
 }
 
+// With its turn, for which it may have waited while a reload went by.
+Server::Entrance Server::AdmitInTurn(const netpoll::CompactEndpoint& peer, Door& door) {
+  Entrance entrance = Admit(peer, door);
+  if (entrance.refused != EndReason::kNone) return entrance;
+  const sched::Deadline before = sched::RoundTime();
+  entrance.refused = AwaitTurn(door);
+  const bool waited = sched::RoundTime() != before;
+  if (entrance.refused != EndReason::kNone || !waited) return entrance;
+  if (entrance.route == nullptr || HasRoute(entrance.route, door)) return entrance;
+  Leave(entrance, peer);
+  entrance = Admit(peer, door);
+  if (entrance.refused != EndReason::kNone) LeavePlace(door.frontend->listening);
+  return entrance;
+}
+
+bool Server::HasRoute(const ServedRoute* route, Door& door) {
+  sched::MutexLock lock(door.mu);
+  return std::find(door.routes.begin(), door.routes.end(), route) != door.routes.end();
+}
+
 // What a client waits for that is let in: kNone, or the limit that was reached, where it does not
 // wait.
 EndReason Server::AwaitTurn(const Door& door) {
   Listening& listening = door.frontend->listening;
   if (!listening.takes_place) return EndReason::kNone;
-  if (!AwaitRate(listening.rate, door) || !AwaitRate(conn_rate_, door)) return EndReason::kTooFast;
+  const bool has_rate = listening.rate.is_set();
+  if (has_rate && !AwaitRate(listening.rate, door)) return EndReason::kTooFast;
+  if (conn_rate_.is_set() && !AwaitRate(conn_rate_, door)) {
+    if (has_rate) listening.rate.GiveBack();
+    return EndReason::kTooFast;
+  }
   return AwaitPlace(door) ? EndReason::kNone : EndReason::kTooMany;
 }
 
-// In short naps, since the daemon may drain.
+// In short naps, since the daemon may drain. Nobody reserves a turn: who resets clients instead of
+// waiting has the same chance.
 bool Server::AwaitRate(RateLimit& rate, const Door& door) {
   constexpr sched::Duration kNap = std::chrono::milliseconds(20);
-  if (door.frontend->options.overload == Overload::kReset) return rate.Take(sched::RoundTime());
-  const sched::Deadline turn = rate.Reserve(sched::RoundTime());
-  while (sched::Now() < turn && Accepts(door)) {
-    sched::SleepFor(std::min(turn - sched::Now(), kNap));
+  const bool resets = door.frontend->options.overload == Overload::kReset;
+  for (sched::Deadline now = sched::RoundTime(); !rate.Take(now); now = sched::Now()) {
+    if (resets) return false;
+    if (!Accepts(door)) return true;
+    sched::SleepFor(std::clamp<sched::Duration>(rate.When(now) - now, kNap / 20, kNap));
   }
   return true;
 }
@@ -340,7 +364,8 @@ bool Server::AwaitPlace(const Door& door) {
     return is_full && self->Accepts(*at);
   };
   while (!TakePlace(door)) {
-    if (!Accepts(door)) {  // beyond the limit, so that it can leave
+    if (door.frontend->leaves.load(std::memory_order_seq_cst)) return false;
+    if (!Accepts(door)) {  // beyond the limit, once for each door of a daemon that drains
       clients_.fetch_add(1, std::memory_order_seq_cst);
       door.frontend->listening.clients.fetch_add(1, std::memory_order_seq_cst);
       return true;
@@ -379,38 +404,50 @@ void Server::LeavePlace(Listening& listening) {
 
 // --- Sessions.
 
-bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door) {
+bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, Door& door) {
   if (peer.family() == AF_UNIX) return true;  // the permissions of the path said so
-  return door.frontend->trusted.Contains(peer.Expand());
+  sched::MutexLock lock(door.mu);
+  return door.trusted != nullptr && door.trusted->Contains(peer.Expand());
 }
 
-// kNone: it is let in, to `route`, or where it has to say something first, to be heard.
-EndReason Server::Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route) {
+// So that who is denied need not be heard, and takes no place meanwhile.
+bool Server::IsDeniedByAll(const netpoll::CompactEndpoint& peer, const Door& door) {
+  return std::none_of(door.routes.begin(), door.routes.end(), [&](ServedRoute* route) {
+    return MayServe(route->config(), peer) && route->admission().IsWelcome(peer);
+  });
+}
+
+// kNone without a route: it is let in to be heard.
+Server::Entrance Server::Admit(const netpoll::CompactEndpoint& peer, Door& door) {
   if (door.frontend->options.accept_proxy != AcceptProxy::kOff) {
-    return IsTrusted(peer, door) ? EndReason::kNone : EndReason::kUntrusted;
+    return {.refused = IsTrusted(peer, door) ? EndReason::kNone : EndReason::kUntrusted};
   }
   static const ClientHello* const kNotAsked = new ClientHello();
   sched::MutexLock lock(door.mu);
-  if (door.hears_hellos) return EndReason::kNone;
-  return Enter(peer, *kNotAsked, door, route);
+  if (!door.hears_hellos) return Enter(peer, *kNotAsked, door);
+  return {.refused = IsDeniedByAll(peer, door) ? EndReason::kDenied : EndReason::kNone};
 }
 
-void Server::Begin(Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
-                   Door& door) {
-  if (route != nullptr) return StartSession(std::move(client), FactsOf(peer, door), *route, door);
-  StartHandshake(std::move(client), FactsOf(peer, door), door);
+void Server::Begin(Conn&& client, SessionFacts&& facts, ServedRoute* route, Door& door) {
+  if (route == nullptr) return StartHandshake(std::move(client), std::move(facts), door);
+  StartSession(std::move(client), std::move(facts), *route, door);
 }
 
-// kNone: `route` serves the client, and is held for it until ServedRoute::Leave.
-EndReason Server::Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
-                        Door& door, ServedRoute** route) {
-  for (ServedRoute* const it : door.routes) {
-    if (!Serves(it->config(), client, hello)) continue;
-    const EndReason refused = it->Enter(client);
-    if (refused == EndReason::kNone) *route = it;
-    return refused;
+// The first route that serves the client has it, also to refuse it.
+Server::Entrance Server::Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                               Door& door) {
+  for (ServedRoute* const route : door.routes) {
+    if (!Serves(route->config(), client, hello)) continue;
+    route->Hold();
+    const EndReason refused = route->admission().Enter(client, sched::RoundTime());
+    return {.refused = refused, .route = route, .entered = refused == EndReason::kNone};
   }
-  return EndReason::kNoRoute;
+  return {.refused = EndReason::kNoRoute};
+}
+
+void Server::Leave(const Entrance& entrance, const netpoll::CompactEndpoint& client) {
+  if (entrance.entered) entrance.route->admission().Leave(client);
+  if (entrance.route != nullptr) entrance.route->Release();
 }
 
 SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& door) {
@@ -422,16 +459,19 @@ SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& d
   return facts;
 }
 
-void Server::TurnAway(Conn& client, const SessionFacts& facts, EndReason reason) {
-  list_.CountUnserved(reason);
+void Server::TurnAway(Conn& client, const SessionFacts& facts, const Entrance& entrance,
+                      const Door& door) {
+  list_.CountUnserved(entrance.refused);
   client.Abort();
-  LogTurnedAway(facts, reason);
+  LogTurnedAway(facts, entrance, door);
+  Leave(entrance, facts.client);
 }
 
 // A client that was read from already stays with the worker whose poller knows it.
-void Server::StartSession(Conn&& client, SessionFacts facts, ServedRoute& route, Door& door) {
+void Server::StartSession(Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   const bool is_known = facts.arrival != nullptr;
+  if (is_known && route.local) facts.arrival->header.reset();  // nobody is told
   Session::Pointer session = Session::New(*this, route, std::move(client), std::move(facts));
   const int place =
       is_known ? list_.PlaceHere(session.get()) : list_.Place(session.get(), door.turn++);
@@ -461,7 +501,8 @@ void Server::Ended(Session& session) {
   Log("end", session);
   route.Leave(session);
   Session::Pointer(&session).reset();
-  route.Leave(client);
+  route.admission().Leave(client);
+  route.Release();
   LeavePlace(listening);  // who takes it must not find its source full any more
   CountOut();
 }

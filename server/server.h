@@ -99,13 +99,11 @@ class Server final : private SessionOwner, private RouteOwner {
              bool built_in)
         : key(key_in),
           options(options_in),
-          trusted(options_in.trusted.blocks),
           listening(name, !built_in, options_in.listener_max_conns, options_in.listener_conn_rate) {
     }
 
     const std::string key;       // what makes it the same one after a reload
     const RouteOptions options;  // those of its sockets count
-    const BlockSet trusted;
     Listening listening;
     std::atomic<bool> leaves{false};  // a reload took it away
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
@@ -133,7 +131,14 @@ class Server final : private SessionOwner, private RouteOwner {
     // Of routes that accept at one address the first that serves the client has it.
     std::vector<ServedRoute*> routes ABSL_GUARDED_BY(mu);
     bool hears_hellos ABSL_GUARDED_BY(mu) = false;  // one of them asks for it
-    Handshakes handshakes ABSL_GUARDED_BY(mu);      // those that somebody may end
+    std::shared_ptr<const BlockSet> trusted ABSL_GUARDED_BY(mu);
+    Handshakes handshakes ABSL_GUARDED_BY(mu);  // those that somebody may end
+  };
+  // Who is to serve a client, and holds it; or why nobody does.
+  struct Entrance {
+    EndReason refused = EndReason::kNone;
+    ServedRoute* route = nullptr;  // the one chosen; held. Nobody yet: the client has to be heard
+    bool entered = false;          // the client counts for it
   };
   // What a configuration makes of one address.
   struct Plan {
@@ -166,7 +171,7 @@ class Server final : private SessionOwner, private RouteOwner {
   static std::vector<Plan> Plans(const std::vector<ServedRoute*>& routes);
   absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
-  static void GiveRoutes(const std::vector<ServedRoute*>& routes, Door& door);
+  static void GiveRoutes(const Plan& plan, Door& door);
   Frontend* FrontendOf(const Plan& plan) const;
   absl::Status CheckConnects(const Routes& fresh) const;
   absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
@@ -179,18 +184,23 @@ class Server final : private SessionOwner, private RouteOwner {
   void ServeQueue(netpoll::Listener& listener, Door& door);
   bool Accepts(const Door& door) const;
   EndReason AwaitTurn(const Door& door);
+  Entrance AdmitInTurn(const netpoll::CompactEndpoint& peer, Door& door);
+  static bool HasRoute(const ServedRoute* route, Door& door);
   bool AwaitRate(RateLimit& rate, const Door& door);
   bool AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(Listening& listening);
-  static bool IsTrusted(const netpoll::CompactEndpoint& peer, const Door& door);
-  static EndReason Admit(const netpoll::CompactEndpoint& peer, Door& door, ServedRoute** route);
-  static EndReason Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
-                         Door& door, ServedRoute** route) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
-  void Begin(netpoll::Conn&& client, const netpoll::CompactEndpoint& peer, ServedRoute* route,
-             Door& door);
-  void TurnAway(netpoll::Conn& client, const SessionFacts& facts, EndReason reason);
-  void StartSession(netpoll::Conn&& client, SessionFacts facts, ServedRoute& route, Door& door);
+  static bool IsTrusted(const netpoll::CompactEndpoint& peer, Door& door);
+  static bool IsDeniedByAll(const netpoll::CompactEndpoint& peer, const Door& door)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
+  static Entrance Admit(const netpoll::CompactEndpoint& peer, Door& door);
+  static Entrance Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
+                        Door& door) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
+  static void Leave(const Entrance& entrance, const netpoll::CompactEndpoint& client);
+  void Begin(netpoll::Conn&& client, SessionFacts&& facts, ServedRoute* route, Door& door);
+  void TurnAway(netpoll::Conn& client, const SessionFacts& facts, const Entrance& entrance,
+                const Door& door);
+  void StartSession(netpoll::Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door);
   SessionFacts FactsOf(const netpoll::CompactEndpoint& peer, const Door& door);
   void CountOut();
   void Serve(Session& session) override;
@@ -201,9 +211,10 @@ class Server final : private SessionOwner, private RouteOwner {
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
   // handshake.cc: clients that have to say something first, and backends that are told of them.
-  void StartHandshake(netpoll::Conn&& client, SessionFacts facts, Door& door);
+  void StartHandshake(netpoll::Conn&& client, SessionFacts&& facts, Door& door);
   void Greet(Door& door, Handshakes::iterator place);
   static EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
+  static bool HearsHellos(Door& door);
   static EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
   static void AwaitHandshakes(Door& door);
   void EndHandshakes();
@@ -211,7 +222,7 @@ class Server final : private SessionOwner, private RouteOwner {
 
   // session_log.cc: the access log.
   void Log(std::string_view event, Session& session);
-  void LogTurnedAway(const SessionFacts& facts, EndReason reason);
+  void LogTurnedAway(const SessionFacts& facts, const Entrance& entrance, const Door& door);
   AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }

@@ -23,7 +23,7 @@ constexpr sched::Duration kNoMore(-1);
 
 // --- The record.
 
-Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts facts)
+Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts)
     : owner_(owner),
       route_(route),
       facts_(std::move(facts)),
@@ -35,7 +35,7 @@ Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts facts)
 }
 
 Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
-                              SessionFacts facts) {
+                              SessionFacts&& facts) {
   const int halves = route.local ? 1 : 2;
   void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
   Pointer session(new (memory) Session(owner, route, std::move(facts)));

@@ -29,6 +29,8 @@
 #ifndef PARKWAY_SERVER_SESSION_H_
 #define PARKWAY_SERVER_SESSION_H_
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -40,6 +42,7 @@
 #include "netpoll/endpoint.h"
 #include "sched/clock.h"
 #include "sched/waiter.h"
+#include "server/bandwidth.h"
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
 #include "server/listening.h"
@@ -66,6 +69,15 @@ struct SessionRoute {
   const bool local;
   // What it sends is dropped. Local.
   const bool discards;
+  // Of each direction of a session, and of all sessions together.
+  const Bandwidth bandwidth{0};
+  const Bandwidth shared_bandwidth{0};
+
+  const bool throttled = bandwidth.is_set() || shared_bandwidth.is_set();
+  // Bytes to move at a time.
+  const size_t slice = std::min(bandwidth.Slice(BufferPool::kBufferBytes),
+                                shared_bandwidth.Slice(BufferPool::kBufferBytes));
+  std::array<std::atomic<int64_t>, 2> shared_due{};  // relaxed: any order will do
 };
 
 // What all sessions have in common, and who serves them. Outlives them.
@@ -151,6 +163,10 @@ class Session {
     // What the target's kernel has taken. Stored by this half (Count), loaded by the log, too;
     // relaxed: the last look comes after the half has left.
     std::atomic<int64_t> bytes{0};
+    // The half's own, where bandwidth is limited: what of `bytes` was charged, and until when it
+    // suffices.
+    int64_t charged = 0;
+    int64_t bandwidth_due = 0;
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
     // Of a large flow: small splices until it is copied again. 0: it is copied. kDiscards: it is
@@ -165,7 +181,7 @@ class Session {
 
   // A local session has one half.
   static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client,
-                     SessionFacts facts);
+                     SessionFacts&& facts);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -228,7 +244,7 @@ class Session {
   static constexpr uint8_t kDiscards = 255;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  Session(SessionOwner& owner, SessionRoute& route, SessionFacts facts);
+  Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts);
   ~Session() = default;
 
   static void Start(sched::Continuation* half);

@@ -66,10 +66,14 @@ void Server::Log(std::string_view event, Session& session) {
   access_log_->Add(entry);
 }
 
-void Server::LogTurnedAway(const SessionFacts& facts, EndReason reason) {
-  if (access_log_ == nullptr) return;
+// Of a client that no route was asked about, the first one of the address says what is wanted.
+void Server::LogTurnedAway(const SessionFacts& facts, const Entrance& entrance, const Door& door) {
+  if (access_log_ == nullptr || !facts.listener->takes_place) return;
+  const Route* const route = entrance.route != nullptr ? &entrance.route->config() : nullptr;
+  if (!Wants(route != nullptr ? route->options : door.frontend->options, "end", facts)) return;
   AccessEntry entry = EntryOf("end", facts);
-  entry.reason = ToString(reason);
+  if (route != nullptr) entry.route = route->name;
+  entry.reason = ToString(entrance.refused);
   access_log_->Add(entry);
 }
 

@@ -80,7 +80,7 @@ TEST(SourceTableTest, WhoCameTooFastIsRemembered) {
   SourceTable table(0, 1, /*seed=*/7);
   EXPECT_EQ(Enter(table, "192.0.2.1:1"), EndReason::kNone);
   table.Leave(At("192.0.2.1:1"));
-  for (unsigned i = 0; i < SourceTable::kSources / 16; ++i) {
+  for (unsigned i = 0; i < 4 * SourceTable::kSources; ++i) {
     (void)table.Enter(Source(i), kStart - seconds(2));
     table.Leave(Source(i));
   }

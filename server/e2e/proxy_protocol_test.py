@@ -960,14 +960,32 @@ class Reloads(ReloadTest, ProxyTest):
         self.assert_ends(client, "reset")
         daemon.check_end(1)
 
-    def test_who_is_trusted_stays_until_the_next_start(self):
+    def test_the_version_stays_until_the_next_start(self):
         daemon = self.serve(self.route_to(b"b"))
-        self.reload(daemon, f"x listen={self.at} to=echo accept_proxy=v1 trusted=10.0.0.0/8")
-        for name in ("accept_proxy", "trusted"):
-            daemon.wait_for_line(f"^parkway: {name} of {self.at} takes effect at the next start$")
+        self.reload(daemon, f"x listen={self.at} to=echo accept_proxy=v1 trusted={HOST}")
+        daemon.wait_for_line(
+            f"^parkway: accept_proxy of {self.at} takes effect at the next start$")
         client = self.connect(self.at)
         client.sendall(v2(LOCAL, UNSPEC))
         self.assert_echoes(client)
+
+    def test_who_is_trusted_does_not(self):
+        """Also where the file changes, and not its name."""
+        blocks = Path(self.folder(), "blocks")
+        blocks.write_text(f"{HOST}\n")
+        route = f"x listen={self.at} to=echo accept_proxy=any trusted=@{blocks}"
+        daemon = self.serve(route)
+        client = self.connect(self.at)
+        client.sendall(LINE4)
+        self.assert_echoes(client)
+        blocks.write_text("10.0.0.0/8\n")
+        self.reload(daemon, route)
+        self.assert_echoes(client)
+        self.assert_refused(daemon)
+        client.close()
+        daemon.await_descriptors(0)
+        self.stop(daemon)
+        self.assertEqual(daemon.summary(), {"served": 2, "client_fin": 1, "untrusted": 1})
 
 
 class Memory(ProxyTest):

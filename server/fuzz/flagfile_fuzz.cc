@@ -184,6 +184,8 @@ void CheckOptions(const RouteOptions& options) {
   Require(options.congestion.size() < 16, "the kernel takes the name", options.congestion);
   RequireWithin<int64_t>(options.listener_max_conns, 0, 100'000'000, false, "listener_max_conns");
   RequireWithin(options.listener_conn_rate, 0, 1'000'000, false, "listener_conn_rate");
+  RequireWithin(options.bandwidth, size_t{1} << 10, size_t{1} << 40, true, "bandwidth");
+  RequireWithin(options.route_bandwidth, size_t{1} << 10, size_t{1} << 40, true, "route_bandwidth");
   RequireWithin(options.source_max_conns, 0, 1'000'000, false, "source_max_conns");
   RequireWithin(options.source_conn_rate, 0, 1'000'000, false, "source_conn_rate");
   RequireWithin<std::chrono::nanoseconds>(options.handshake_timeout, 1ms, 1h, false, "handshake");

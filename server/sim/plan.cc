@@ -338,6 +338,17 @@ void Sources(Dice& dice, Plan& plan) {
              [&] { return PingPong(dice, 500); });
 }
 
+// No direction of a session moves more than it may.
+void Throttled(Dice& dice, Plan& plan) {
+  plan.config.drain_timeout = minutes(3);  // clients are done long before their backends
+  plan.options().bandwidth = static_cast<size_t>(dice.Between(1, 64)) << 10;
+  if (dice.Percent(50)) {
+    plan.options().route_bandwidth = static_cast<size_t>(dice.Between(1, 64)) << 10;
+  }
+  AddBackends(dice, plan, 2, [&] { return Talker(dice, 9000, 100); });
+  AddClients(dice, plan, 5, [&] { return Talker(dice, 9000, 100); });
+}
+
 // --- PROXY headers, written by hand: the daemon's own would hide its mistakes on both sides.
 
 std::string Big16Text(int64_t number) {
@@ -650,6 +661,7 @@ constexpr Scenario kScenarios[] = {
     {"introductions", IntroductionsScenario},
     {"bad_headers", BadHeaders},
     {"hellos", Hellos},
+    {"throttled", Throttled},
     {"reloads", Reloads},
 };
 

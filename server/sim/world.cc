@@ -358,6 +358,7 @@ class World {
     }
     JudgeStream(client, *backend, name + " to backend");
     if (backend != &client) JudgeStream(*backend, client, "backend to " + name);
+    for (const Peer* const receiver : {&client, backend}) JudgeBandwidth(*receiver, name);
     JudgeTime(client, *backend, name);
   }
 
@@ -394,6 +395,19 @@ class World {
     if (IsCalm() && to.saw_fin() && broke) {
       Require(from.finished(), name + ": a reset arrived as a FIN after " + counts);
     }
+  }
+
+  void JudgeBandwidth(const Peer& receiver, const std::string& name) {
+    const auto most = static_cast<double>(plan_.options().bandwidth);
+    if (most == 0) return;
+    // What may pass at once, and what is moved in one go.
+    const double spare = most / 10 + 1024 + static_cast<double>(plan_.kernel.pipe_bytes);
+    const double seconds =
+        std::chrono::duration<double>(receiver.ended_at() - receiver.started_at()).count();
+    const auto received = static_cast<double>(receiver.received());
+    Require(received <= most * seconds + spare,
+            name + ": " + std::to_string(received) + " bytes in " + std::to_string(seconds) +
+                " s, at most " + std::to_string(most) + " a second");
   }
 
   // A client's reset ends its session, whatever its backend does.
