@@ -16,9 +16,10 @@ from harness import (  # noqa: E402
     HOST, MIB, PATIENCE, DaemonTest, Pattern, free_port, main, recv_exactly, wait_until)
 
 PACKAGES = {  # program: Debian package
-    "curl": "curl", "haproxy": "haproxy", "nginx": "nginx", "redis-benchmark": "redis-tools",
-    "redis-cli": "redis-tools", "redis-server": "redis-server", "rsync": "rsync", "ss": "iproute2",
-    "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server", "wrk": "wrk",
+    "curl": "curl", "haproxy": "haproxy", "nginx": "nginx", "openssl": "openssl",
+    "redis-benchmark": "redis-tools", "redis-cli": "redis-tools", "redis-server": "redis-server",
+    "rsync": "rsync", "ss": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server", "wrk": "wrk",
 }
 
 NGINX_CONFIG = """
