@@ -23,7 +23,8 @@ enum class EndReason : uint8_t {
   kNoSourcePort,      // this machine had no free port for the backend tried last
   kNoRoute,           // no route of its listener serves the client
   kDenied,            // its route's allow or deny is against it
-  kTooMany,           // max_conns or listener_max_conns was reached, and overload is reset
+  kTooMany,           // max_conns or listener_max_conns was reached, and it could not wait:
+                      // overload is reset, or a reload took its address away
   kTooFast,           // likewise max_conn_rate or listener_conn_rate
   kSourceTooMany,     // its source had source_max_conns clients
   kSourceTooFast,     // source_conn_rate of its source was reached

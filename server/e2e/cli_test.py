@@ -33,7 +33,7 @@ class Questions(DaemonTest):
     def test_help_is_short_and_names_the_flags(self):
         text = self.ask("--help")
         lines = text.splitlines()
-        self.assertLess(len(lines), 90)
+        self.assertLess(len(lines), 100)
         self.assertLess(max(len(line) for line in lines), 110)
         for flag in ("listen", "backend", "mode", "max_conns", "drain_timeout", "flagfile"):
             self.assertIn(f"--{flag}", text)
