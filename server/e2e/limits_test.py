@@ -410,7 +410,7 @@ class Sources(LimitsTest):
         self.assertLessEqual(served, rate + 1 + rate * took)
         counts = self.end(daemon)
         self.assertEqual(counts["served"], 1 + count + 2 * resets)
-        self.assertEqual(counts["source_too_many"] + counts["source_too_fast"],
+        self.assertEqual(counts["source_too_many"] + counts.get("source_too_fast", 0),
                          2 * resets - served)
 
     def test_a_storm_from_one_source(self):
@@ -715,16 +715,17 @@ class Bandwidth(LimitsTest):
 
     RATE = 400 * KIB
 
-    def rate_of(self, receivers, seconds=1):
-        """What comes in a while, after what may come at once."""
-        counts, until = [0] * len(receivers), time.monotonic() + 0.3
-        for span in (0, seconds):
-            counts, until = [0] * len(receivers), until + span
-            while (left := until - time.monotonic()) > 0:
-                ready, _, _ = select.select(receivers, [], [], left)
-                for receiver in ready:
-                    counts[receivers.index(receiver)] += len(receiver.recv(MIB))
-        return [count / seconds for count in counts]
+    def rates_of(self, daemon, server, count, up, seconds=1.5):
+        """Of so many endless streams, from before they begin."""
+        began = time.monotonic()
+        receivers = self.flows(daemon, server, count, up)
+        counts = [0] * count
+        while (left := began + seconds - time.monotonic()) > 0:
+            ready, _, _ = select.select(receivers, [], [], left)
+            for receiver in ready:
+                counts[receivers.index(receiver)] += len(receiver.recv(MIB))
+        took = time.monotonic() - began + 0.1  # 50 ms' worth may come at once, and be on its way
+        return [count / took for count in counts]
 
     def flows(self, daemon, server, count, up):
         """Receivers of endless streams."""
@@ -746,28 +747,28 @@ class Bandwidth(LimitsTest):
         server = self.listen()
         daemon = self.start(f"--route=x listen={HOST}:0 to={address_of(server)} "
                             f"{option}={self.RATE // KIB}KiB", "--workers=2")
-        rates = self.rate_of(self.flows(daemon, server, count, up))
+        rates = self.rates_of(daemon, server, count, up)
         print(f"{option}, {'up' if up else 'down'}: "
               f"{', '.join(f'{rate / KIB:.0f} KiB/s' for rate in rates)}")
         for rate in rates:
-            self.assertLess(rate, 1.25 * self.RATE)
+            self.assertLess(rate, 1.05 * self.RATE)
             self.assertGreater(rate, share * self.RATE / SLOW)
         return rates
 
     def test_each_connection_has_its_own(self):
         for up in (False, True):
-            self.check("bandwidth", 2, up, 0.75)
+            self.check("bandwidth", 2, up, 0.5)
 
     def test_connections_of_a_route_share_one(self):
-        rates = self.check("route_bandwidth", 3, False, 0.15)
-        self.assertLess(sum(rates), 1.25 * self.RATE)
+        rates = self.check("route_bandwidth", 3, False, 0.1)
+        self.assertLess(sum(rates), 1.15 * self.RATE)  # each moves a slice before it asks
 
     def test_a_large_one_is_spliced(self):
         server = self.listen()
         daemon = self.start(f"--route=x listen={HOST}:0 to={address_of(server)} bandwidth=32MiB",
                             "--workers=2")
-        rate, = self.rate_of(self.flows(daemon, server, 1, False))
-        self.assertLess(rate, 1.25 * 32 * MIB)
+        rate, = self.rates_of(daemon, server, 1, False)
+        self.assertLess(rate, 1.1 * 32 * MIB)
 
     def test_bytes_stay_as_they_are_and_the_end_comes(self):
         server = self.listen()
