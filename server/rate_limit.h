@@ -19,6 +19,8 @@ class Rate {
   explicit Rate(int per_second)
       : interval_(per_second > 0 ? kSecond / per_second : 0), tolerance_(kSecond - interval_) {}
 
+  bool is_set() const { return interval_ > 0; }
+
   // An event at `now`, in nanoseconds, after those that led to `due`: when it may happen, now or
   // later; and, if it does, what `due` is then.
   int64_t WhenAfter(int64_t due, int64_t now) const { return std::max(now, due - tolerance_); }
@@ -35,9 +37,9 @@ class Rate {
 // Of all threads.
 class RateLimit {
  public:
-  explicit RateLimit(int per_second) : is_set_(per_second > 0), rate_(per_second) {}
+  explicit RateLimit(int per_second) : rate_(per_second) {}
 
-  bool is_set() const { return is_set_; }
+  bool is_set() const { return rate_.is_set(); }
 
   // REQUIRES of all that follow: is_set(). Counts an event, if it may happen at `now`.
   bool Take(sched::Deadline now) {
@@ -57,7 +59,6 @@ class RateLimit {
   void GiveBack() { due_.fetch_sub(rate_.interval(), std::memory_order_relaxed); }
 
  private:
-  const bool is_set_;
   const Rate rate_;
   std::atomic<int64_t> due_{0};  // relaxed: any order of events will do
 };

@@ -8,11 +8,7 @@
 
 namespace parkway {
 SourceTable::SourceTable(int max_conns, int conn_rate, uint64_t seed)
-    : max_conns_(max_conns),
-      has_rate_(conn_rate > 0),
-      rate_(conn_rate),
-      seed_(seed),
-      sets_(kSources / kWays) {}
+    : max_conns_(max_conns), rate_(conn_rate), seed_(seed), sets_(kSources / kWays) {}
 
 std::optional<SourceTable::Source> SourceTable::SourceOf(const netpoll::CompactEndpoint& client) {
   const std::span<const uint8_t> bytes = client.bytes();
@@ -57,7 +53,7 @@ EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Dead
   if (it == nullptr) return EndReason::kNone;
   if (max_conns_ > 0 && it->clients >= max_conns_) return EndReason::kSourceTooMany;
   const int64_t now_ns = sched::ToNs(now);
-  if (has_rate_) {
+  if (rate_.is_set()) {
     if (rate_.WhenAfter(it->due, now_ns) > now_ns) return EndReason::kSourceTooFast;
     it->due = rate_.DueAfter(it->due, now_ns);
   }

@@ -60,7 +60,6 @@ class SourceTable {
   static Source* Place(const Source& source, Set& set);
 
   const int max_conns_;
-  const bool has_rate_;
   const Rate rate_;
   const uint64_t seed_;
   std::vector<Set> sets_;
