@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// So many bytes a second: the algorithm of rate_limit.h, with bytes for events.
+// So many bytes a second.
 #ifndef PARKWAY_SERVER_BANDWIDTH_H_
 #define PARKWAY_SERVER_BANDWIDTH_H_
 
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "sched/clock.h"
+#include "server/rate.h"
 
 namespace parkway {
 
@@ -23,15 +24,16 @@ class Bandwidth {
   static constexpr size_t kSpliced = 16 << 20;
 
   // 0: no limit.
-  explicit Bandwidth(size_t per_second) : per_second_(per_second) {}
+  explicit Bandwidth(size_t per_second) : rate_(static_cast<int64_t>(per_second), kAtOnce) {}
 
-  bool is_set() const { return per_second_ > 0; }
+  bool is_set() const { return rate_.is_set(); }
 
   // How many bytes to move at a time, of at most `size`; all of it only where it may be spliced.
   size_t Slice(size_t size) const {
-    if (!is_set() || per_second_ >= kSpliced) return size;
+    const auto per_second = static_cast<size_t>(rate_.per_second());
+    if (per_second == 0 || per_second >= kSpliced) return size;
     const auto slices = static_cast<size_t>(std::chrono::seconds(1) / kAtOnce);
-    return std::clamp(per_second_ / slices, kSliceMin, size - 1);
+    return std::clamp(per_second / slices, kSliceMin, size - 1);
   }
 
   // Counts `bytes` at `now`, after those that led to `due`. How long to move no more.
@@ -44,23 +46,22 @@ class Bandwidth {
   sched::Duration Charge(size_t bytes, sched::Deadline now, std::atomic<int64_t>& due) const {
     if (!is_set()) return sched::Duration(0);
     int64_t before = due.load(std::memory_order_relaxed);
-    while (!due.compare_exchange_weak(before, DueAfter(before, bytes, now),
-                                      std::memory_order_relaxed)) {
-    }
-    return WaitFor(DueAfter(before, bytes, now), now);
+    int64_t after;
+    do {
+      after = DueAfter(before, bytes, now);
+    } while (!due.compare_exchange_weak(before, after, std::memory_order_relaxed));
+    return WaitFor(after, now);
   }
 
  private:
   int64_t DueAfter(int64_t due, size_t bytes, sched::Deadline now) const {
-    constexpr int64_t kSecond = 1'000'000'000;
-    const auto cost = static_cast<int64_t>(bytes) * kSecond / static_cast<int64_t>(per_second_);
-    return std::max(due, sched::ToNs(now)) + cost;
+    return rate_.DueAfter(due, sched::ToNs(now), static_cast<int64_t>(bytes));
   }
-  static sched::Duration WaitFor(int64_t due, sched::Deadline now) {
-    return std::max(sched::FromNs(due) - kAtOnce - now, sched::Duration(0));
+  sched::Duration WaitFor(int64_t due, sched::Deadline now) const {
+    return sched::FromNs(rate_.When(due, sched::ToNs(now))) - now;
   }
 
-  size_t per_second_;
+  Rate rate_;
 };
 
 }  // namespace parkway

@@ -1,43 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// So many events a second, and as many at once: the generic cell rate algorithm in its form of
-// virtual scheduling (ITU-T I.371, annex A).
+// So many events a second, and as many at once, counted by all threads together.
 #ifndef PARKWAY_SERVER_RATE_LIMIT_H_
 #define PARKWAY_SERVER_RATE_LIMIT_H_
 
-#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 #include "sched/clock.h"
+#include "server/rate.h"
 
 namespace parkway {
 
-class Rate {
- public:
-  // 0: no limit, which asks nobody.
-  explicit Rate(int per_second)
-      : interval_(per_second > 0 ? kSecond / per_second : 0), tolerance_(kSecond - interval_) {}
-
-  bool is_set() const { return interval_ > 0; }
-
-  // An event at `now`, in nanoseconds, after those that led to `due`: when it may happen, now or
-  // later; and, if it does, what `due` is then.
-  int64_t WhenAfter(int64_t due, int64_t now) const { return std::max(now, due - tolerance_); }
-  int64_t DueAfter(int64_t due, int64_t now) const { return std::max(now, due) + interval_; }
-  int64_t interval() const { return interval_; }
-
- private:
-  static constexpr int64_t kSecond = 1'000'000'000;
-
-  int64_t interval_;
-  int64_t tolerance_;
-};
-
-// Of all threads.
 class RateLimit {
  public:
-  explicit RateLimit(int per_second) : rate_(per_second) {}
+  explicit RateLimit(int per_second) : rate_(per_second, std::chrono::seconds(1)) {}
 
   bool is_set() const { return rate_.is_set(); }
 
@@ -45,18 +23,22 @@ class RateLimit {
   bool Take(sched::Deadline now) {
     const int64_t at = sched::ToNs(now);
     int64_t due = due_.load(std::memory_order_relaxed);
+    int64_t next;
     do {
-      if (rate_.WhenAfter(due, at) > at) return false;
-    } while (!due_.compare_exchange_weak(due, rate_.DueAfter(due, at), std::memory_order_relaxed));
+      next = rate_.DueAfter(due, at);
+      if (rate_.When(next, at) > at) return false;
+    } while (!due_.compare_exchange_weak(due, next, std::memory_order_relaxed));
     return true;
   }
 
   // When the next one may happen, as it looks now.
   sched::Deadline When(sched::Deadline now) const {
-    return sched::FromNs(rate_.WhenAfter(due_.load(std::memory_order_relaxed), sched::ToNs(now)));
+    const int64_t at = sched::ToNs(now);
+    const int64_t next = rate_.DueAfter(due_.load(std::memory_order_relaxed), at);
+    return sched::FromNs(rate_.When(next, at));
   }
   // An event that was counted did not happen.
-  void GiveBack() { due_.fetch_sub(rate_.interval(), std::memory_order_relaxed); }
+  void GiveBack() { due_.fetch_sub(rate_.SpanOf(1), std::memory_order_relaxed); }
 
  private:
   const Rate rate_;

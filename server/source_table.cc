@@ -2,13 +2,17 @@
 #include "server/source_table.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "xxhash.h"
 
 namespace parkway {
 SourceTable::SourceTable(int max_conns, int conn_rate, uint64_t seed)
-    : max_conns_(max_conns), rate_(conn_rate), seed_(seed), sets_(kSources / kWays) {}
+    : max_conns_(max_conns),
+      rate_(conn_rate, std::chrono::seconds(1)),
+      seed_(seed),
+      sets_(kSources / kWays) {}
 
 std::optional<SourceTable::Source> SourceTable::SourceOf(const netpoll::CompactEndpoint& client) {
   const std::span<const uint8_t> bytes = client.bytes();
@@ -52,10 +56,11 @@ EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Dead
   if (it == nullptr) it = Place(*source, sets_[at]);
   if (it == nullptr) return EndReason::kNone;
   if (max_conns_ > 0 && it->clients >= max_conns_) return EndReason::kSourceTooMany;
-  const int64_t now_ns = sched::ToNs(now);
   if (rate_.is_set()) {
-    if (rate_.WhenAfter(it->due, now_ns) > now_ns) return EndReason::kSourceTooFast;
-    it->due = rate_.DueAfter(it->due, now_ns);
+    const int64_t now_ns = sched::ToNs(now);
+    const int64_t next = rate_.DueAfter(it->due, now_ns);
+    if (rate_.When(next, now_ns) > now_ns) return EndReason::kSourceTooFast;
+    it->due = next;
   }
   ++it->clients;
   return EndReason::kNone;

@@ -14,7 +14,7 @@
 #include "sched/clock.h"
 #include "sched/mutex.h"
 #include "server/end_reason.h"
-#include "server/rate_limit.h"
+#include "server/rate.h"
 
 namespace parkway {
 
