@@ -410,11 +410,15 @@ bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, Door& door) {
   return door.trusted != nullptr && door.trusted->Contains(peer.Expand());
 }
 
-// So that who is denied need not be heard, and takes no place meanwhile.
-bool Server::IsDeniedByAll(const netpoll::CompactEndpoint& peer, const Door& door) {
-  return std::none_of(door.routes.begin(), door.routes.end(), [&](ServedRoute* route) {
-    return MayServe(route->config(), peer) && route->admission().IsWelcome(peer);
-  });
+// So that who is refused whatever it says need not be heard, and takes no place meanwhile.
+EndReason Server::RefusalUnheard(const netpoll::CompactEndpoint& peer, const Door& door) {
+  EndReason refusal = EndReason::kNoRoute;
+  for (ServedRoute* const route : door.routes) {
+    if (!MayServe(route->config(), peer)) continue;
+    if (route->admission().IsWelcome(peer)) return EndReason::kNone;
+    refusal = EndReason::kDenied;
+  }
+  return refusal;
 }
 
 // kNone without a route: it is let in to be heard.
@@ -425,7 +429,7 @@ Server::Entrance Server::Admit(const netpoll::CompactEndpoint& peer, Door& door)
   static const ClientHello* const kNotAsked = new ClientHello();
   sched::MutexLock lock(door.mu);
   if (!door.hears_hellos) return Enter(peer, *kNotAsked, door);
-  return {.refused = IsDeniedByAll(peer, door) ? EndReason::kDenied : EndReason::kNone};
+  return {.refused = RefusalUnheard(peer, door)};
 }
 
 void Server::Begin(Conn&& client, SessionFacts&& facts, ServedRoute* route, Door& door) {

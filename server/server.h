@@ -191,7 +191,7 @@ class Server final : private SessionOwner, private RouteOwner {
   bool TakePlace(const Door& door);
   void LeavePlace(Listening& listening);
   static bool IsTrusted(const netpoll::CompactEndpoint& peer, Door& door);
-  static bool IsDeniedByAll(const netpoll::CompactEndpoint& peer, const Door& door)
+  static EndReason RefusalUnheard(const netpoll::CompactEndpoint& peer, const Door& door)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   static Entrance Admit(const netpoll::CompactEndpoint& peer, Door& door);
   static Entrance Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,

@@ -806,6 +806,14 @@ class Handshakes(LimitsTest):
         self.assert_served(at)
         self.assertEqual(self.end(daemon), {"served": 4, "denied": 3, "client_fin": 1})
 
+    def test_who_no_route_serves_need_not_be_heard(self):
+        at = f"{HOST}:{free_port()}"
+        daemon = self.start(f"--route=a listen={at} sni=a.test from=127.0.0.1 to=echo",
+                            f"--route=b listen={at} from=127.0.0.1 to=echo", "--workers=2")
+        self.assert_reset(at, source="127.0.0.2")
+        self.assert_served(at)
+        self.assertEqual(self.end(daemon), {"served": 2, "no_route": 1, "client_fin": 1})
+
     LIMITS = {"denied": ("deny=10.0.0.0/8", "10.0.0.2"),
               "source_too_many": ("source_max_conns=1", "192.0.2.1"),
               "source_too_fast": ("source_conn_rate=1", "192.0.2.1")}
