@@ -46,29 +46,11 @@ void Relay::MoveUntilItEnds(IoResult waited) {
       step = Move();
     }
     if (step.result.ok()) {
-      if (__builtin_expect(session_.route().throttled, false)) Throttle();
       if (++moves_ % sched::kOperationsPerTurn == 0) sched::Yield();
     } else if (!GoesOn(step)) {
       return Ended(step);
     }
     waited = reader_.AwaitReadableOr(half_);
-  }
-}
-
-// Until it may move more; in short naps, since the session may end meanwhile.
-[[gnu::noinline]] void Relay::Throttle() {
-  constexpr sched::Duration kNap = std::chrono::milliseconds(20);
-  SessionRoute& route = session_.route();
-  const sched::Deadline now = sched::Now();
-  const int64_t bytes = half_.bytes.load(std::memory_order_relaxed);
-  const auto moved = static_cast<size_t>(bytes - std::exchange(half_.charged, bytes));
-  const int direction = &half_ == &session_.half(0) ? 0 : 1;
-  const sched::Duration wait =
-      std::max(route.bandwidth.Charge(moved, now, half_.bandwidth_due),
-               route.shared_bandwidth.Charge(moved, now, route.shared_due[direction]));
-  while (sched::Now() < now + wait && !session_.ending()) {
-    sched::SleepFor(std::min(now + wait - sched::Now(), kNap));
-    Session::NoteActivity(half_, sched::RoundTime());
   }
 }
 
@@ -81,24 +63,50 @@ void Relay::MoveUntilItEnds(IoResult waited) {
 }
 
 Relay::Step Relay::Move() {
-  if (half_.splices_left > 0) {
-    if (half_.splices_left == Session::kDiscards) return Drop();
-    netpoll::Pipe* const pipe = reader_.CanSplice() ? pipes().Scratch() : nullptr;
-    if (pipe != nullptr) return Splice(*pipe);
-  }
-  return buffers().HasRoom() ? Copy() : CopyInPlace();
+  if (__builtin_expect(half_.ways != 0, false)) return MoveByOtherWays();
+  return Copy(buffers().Scratch());
 }
 
-[[gnu::noinline]] Relay::Step Relay::Drop() {
-  const IoResult read = reader_.TryRead(Scratch());
+[[gnu::noinline]] Relay::Step Relay::MoveByOtherWays() {
+  const std::span<std::byte> scratch = buffers().Scratch().first(session_.route().slice);
+  const Step step = (half_.ways & Session::kDrops) != 0     ? Drop(scratch)
+                    : (half_.ways & Session::kSplices) != 0 ? Splice(scratch)
+                                                            : Copy(scratch);
+  if (step.result.ok() && (half_.ways & Session::kPaces) != 0) Throttle();
+  return step;
+}
+
+// Until it may move more; in short naps, since the session may end meanwhile.
+[[gnu::noinline]] void Relay::Throttle() {
+  constexpr sched::Duration kNap = std::chrono::milliseconds(20);
+  SessionRoute& route = session_.route();
+  Session::Pace& pace = session_.pace(half_);
+  const sched::Deadline now = sched::Now();
+  const int64_t bytes = half_.bytes.load(std::memory_order_relaxed);
+  const auto moved = static_cast<size_t>(bytes - std::exchange(pace.charged, bytes));
+  const int direction = &half_ == &session_.half(0) ? 0 : 1;
+  const sched::Duration wait =
+      std::max(route.bandwidth.Charge(moved, now, pace.due),
+               route.shared_bandwidth.Charge(moved, now, route.shared_due[direction]));
+  while (sched::Now() < now + wait && !session_.ending()) {
+    sched::SleepFor(std::min(now + wait - sched::Now(), kNap));
+    Session::NoteActivity(half_, sched::RoundTime());
+  }
+}
+
+Relay::Step Relay::Drop(std::span<std::byte> scratch) {
+  const IoResult read = reader_.TryRead(scratch);
   (void)half_.Count(read.bytes);
   return {read, /*reading=*/true};
 }
 
+Relay::Step Relay::Copy(std::span<std::byte> scratch) {
+  return buffers().HasRoom() ? CopyByBuffer(scratch) : CopyInPlace(scratch);
+}
+
 // No park between the read and the end of the write or the copy into a lease: the scratch buffer
 // belongs to the worker.
-Relay::Step Relay::Copy() {
-  const std::span<std::byte> scratch = Scratch();
+Relay::Step Relay::CopyByBuffer(std::span<std::byte> scratch) {
   const IoResult read = reader_.TryRead(scratch);
   if (!read.ok()) return {read, /*reading=*/true};
   if (read.bytes == BufferPool::kBufferBytes) NoteFullRead();
@@ -112,6 +120,7 @@ Relay::Step Relay::Copy() {
 [[gnu::noinline]] void Relay::NoteFullRead() {
   if (++half_.full_reads % Session::kFullReadsToSplice == 0) {
     half_.splices_left = Session::kSmallSplicesMax;
+    half_.ways |= Session::kSplices;
   }
 }
 
@@ -119,8 +128,7 @@ Relay::Step Relay::Copy() {
 // kernel, which costs a system call more per turn and no memory. Waiting for a buffer before
 // reading would let slow receivers stop everybody, and two halves of one session, through a backend
 // that answers as it reads, each other.
-[[gnu::noinline]] Relay::Step Relay::CopyInPlace() {
-  const std::span<std::byte> scratch = Scratch();
+[[gnu::noinline]] Relay::Step Relay::CopyInPlace(std::span<std::byte> scratch) {
   const IoResult seen = reader_.TryPeek(scratch);
   if (!seen.ok()) return {seen, /*reading=*/true};
   const IoResult sent = Send(scratch.first(seen.bytes));
@@ -131,13 +139,20 @@ Relay::Step Relay::Copy() {
   return {reader_.TryRead(scratch.first(sent.bytes)), /*reading=*/true};
 }
 
-// As Copy, with a pipe in place of the buffer. What it holds when the half ends is closed with it.
-[[gnu::noinline]] Relay::Step Relay::Splice(netpoll::Pipe& pipe) {
+// While there is no pipe to have, it copies.
+Relay::Step Relay::Splice(std::span<std::byte> scratch) {
+  netpoll::Pipe* const pipe = reader_.CanSplice() ? pipes().Scratch() : nullptr;
+  return pipe != nullptr ? SpliceBy(*pipe, scratch) : Copy(scratch);
+}
+
+// As CopyByBuffer, with a pipe in place of the buffer. What it holds when the half ends is closed
+// with it.
+Relay::Step Relay::SpliceBy(netpoll::Pipe& pipe, std::span<std::byte> scratch) {
   const IoResult read = reader_.TrySplice(pipe);
   if (read.status == IoStatus::kEof || IsForbidden(read)) {
     // Or an urgent mark before the end, which nobody has told of yet. Reading finds what is true.
-    half_.splices_left = 0;
-    return Move();
+    half_.ways &= ~Session::kSplices;
+    return Copy(scratch);
   }
   if (!read.ok()) return {read, /*reading=*/true};
   NoteSplice(read.bytes);
@@ -154,8 +169,8 @@ Relay::Step Relay::Copy() {
 void Relay::NoteSplice(size_t moved) {
   if (moved >= session_.owner_.large_flows.splice) {
     half_.splices_left = Session::kSmallSplicesMax;
-  } else {
-    --half_.splices_left;
+  } else if (--half_.splices_left == 0) {
+    half_.ways &= ~Session::kSplices;
   }
 }
 

@@ -49,11 +49,13 @@ class Relay {
   void MoveUntilItEnds(netpoll::IoResult waited);
   bool GoesOn(const Step& step);
   Step Move();
-  Step Drop();
-  Step Copy();
-  Step CopyInPlace();
-  Step Splice(netpoll::Pipe& pipe);
-  std::span<std::byte> Scratch() { return buffers().Scratch().first(session_.route().slice); }
+  Step MoveByOtherWays();
+  Step Drop(std::span<std::byte> scratch);
+  Step Copy(std::span<std::byte> scratch);
+  Step CopyByBuffer(std::span<std::byte> scratch);
+  Step CopyInPlace(std::span<std::byte> scratch);
+  Step Splice(std::span<std::byte> scratch);
+  Step SpliceBy(netpoll::Pipe& pipe, std::span<std::byte> scratch);
   void Throttle();
   void NoteFullRead();
   void NoteSplice(size_t moved);

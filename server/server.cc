@@ -29,11 +29,6 @@ EndReason ConnectFailure(const IoResult& result) {
   return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
 }
 
-// Each worker has rounds of its own, so that one which takes a fiber over may be behind.
-SessionFacts::Span SpanOf(sched::Duration span) {
-  return std::chrono::duration_cast<SessionFacts::Span>(std::max(span, sched::Duration(0)));
-}
-
 // Whether so many are all there may be; 0: there is no limit.
 bool IsAt(int64_t most, int64_t count) { return most > 0 && count >= most; }
 
@@ -528,7 +523,7 @@ EndReason Server::ConnectBackend(Session& session) {
     const sched::Deadline asked = sched::RoundTime();
     const EndReason refused = route.Admit(session, asking);
     const sched::Deadline admitted = sched::RoundTime();
-    facts.queued += SpanOf(admitted - asked);
+    facts.queued += SessionFacts::SpanOf(admitted - asked);
     if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
     facts.backend = &backend.name();
@@ -536,7 +531,7 @@ EndReason Server::ConnectBackend(Session& session) {
     const sched::Deadline deadline = sched::After(sched::Now(), options.connect_timeout);
     IoResult result = route.connector().Connect(session.backend(), backend.at(), deadline);
     if (result.ok()) result = Introduce(session, deadline);
-    facts.connect = SpanOf(sched::RoundTime() - admitted);
+    facts.connect = SessionFacts::SpanOf(sched::RoundTime() - admitted);
     if (result.ok()) {
       route.NoteConnected(session);
       if (facts.arrival != nullptr) facts.arrival->header.reset();

@@ -24,20 +24,27 @@ constexpr sched::Duration kNoMore(-1);
 // --- The record.
 
 Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts)
-    : owner_(owner),
+    : alive_(route.local ? 1 : 2),
+      owner_(owner),
       route_(route),
       facts_(std::move(facts)),
-      alive_(route.local ? 1 : 2),
       connecting_(!route.local) {
-  static_assert(sizeof(Session) % alignof(Half) == 0);
-  for (int i = 0; i < halves(); ++i) new (&half(i)) Half(*this);
+  static_assert(sizeof(Session) % alignof(Half) == 0 && alignof(Half) == alignof(Pace));
+  for (int i = 0; i < halves(); ++i) {
+    new (&half(i)) Half(*this);
+    if (route.throttled) new (&pace(half(i))) Pace;
+  }
   half(0).resume = &Start;
 }
 
+// Idle ones are counted by the million.
+static_assert(sizeof(Session) <= 136 && sizeof(Session::Half) <= 80);
+
 Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
                               SessionFacts&& facts) {
-  const int halves = route.local ? 1 : 2;
-  void* const memory = owner.records.Take(halves, sizeof(Session) + halves * sizeof(Half));
+  const size_t of_a_half = sizeof(Half) + (route.throttled ? sizeof(Pace) : 0);
+  void* const memory =
+      owner.records.Take(MemoryKind(route), sizeof(Session) + (route.local ? 1 : 2) * of_a_half);
   Pointer session(new (memory) Session(owner, route, std::move(facts)));
   session->client() = std::move(client);
   return session;
@@ -45,10 +52,10 @@ Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& c
 
 void Session::Deleter::operator()(Session* session) const {
   SessionMemory& records = session->owner_.records;
-  const int halves = session->halves();
-  for (int i = 0; i < halves; ++i) session->half(i).~Half();
+  const int kind = MemoryKind(session->route_);
+  for (int i = 0; i < session->halves(); ++i) session->half(i).~Half();
   session->~Session();
-  records.Give(session, halves);
+  records.Give(session, kind);
 }
 
 // --- Its life.
@@ -77,8 +84,12 @@ void Session::Run() {
 void Session::RunNew(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
   half.resume = &RunWoken;
-  if (half.session.owner_.large_flows.from_start) half.splices_left = kSmallSplicesMax;
-  if (half.session.route_.discards) half.splices_left = kDiscards;
+  if (half.session.owner_.large_flows.from_start) {
+    half.ways |= kSplices;
+    half.splices_left = kSmallSplicesMax;
+  }
+  if (half.session.route_.discards) half.ways |= kDrops;
+  if (half.session.route_.throttled) half.ways |= kPaces;
   NoteActivity(half, sched::RoundTime());
   // The client's half looks after the silence of both until it ends (LimitTheOtherHalf).
   if (&half == &half.session.half(0)) half.session.LimitReading(half.source);
@@ -198,8 +209,8 @@ int32_t Session::UnsentTo(Conn& target) {
 
 [[gnu::noinline]] void Session::NoteFirstSent(const Half& half) {
   if (&half != &this->half(halves() - 1)) return;
-  const int64_t span_ns = (sched::RoundTime() - facts_.began).count();
-  first_byte_ns_.store(std::max<int64_t>(span_ns, 1), std::memory_order_relaxed);
+  const SessionFacts::Span span = SessionFacts::SpanOf(sched::RoundTime() - facts_.began);
+  first_byte_us_.store(std::max<uint32_t>(span.count(), 1), std::memory_order_relaxed);
 }
 
 void Session::NoteActivity(Half& half, sched::Deadline at) {

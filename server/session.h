@@ -114,6 +114,12 @@ class SessionOwner {
 // rounds, exact to about a millisecond.
 struct SessionFacts {
   using Span = std::chrono::duration<uint32_t, std::micro>;
+  // Each worker has rounds of its own, so that one which takes a fiber over may be behind; and
+  // nobody asks for more than an hour.
+  static Span SpanOf(sched::Duration span) {
+    return std::chrono::duration_cast<Span>(
+        std::clamp<sched::Duration>(span, sched::Duration(0), Span::max()));
+  }
 
   uint64_t id = 0;  // counts the daemon's connections
   netpoll::CompactEndpoint client{};
@@ -163,15 +169,18 @@ class Session {
     // What the target's kernel has taken. Stored by this half (Count), loaded by the log, too;
     // relaxed: the last look comes after the half has left.
     std::atomic<int64_t> bytes{0};
-    // The half's own, where bandwidth is limited: what of `bytes` was charged, and until when it
-    // suffices.
-    int64_t charged = 0;
-    int64_t bandwidth_due = 0;
+    // The half's own. Of kDrops, kSplices and kPaces: what is not done plainly. 0 for most.
+    uint8_t ways = 0;
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
-    // Of a large flow: small splices until it is copied again. 0: it is copied. kDiscards: it is
-    // dropped.
+    // The half's own. While it is spliced: small splices until it is copied again.
     uint8_t splices_left = 0;
+  };
+
+  // What a half knows of its bandwidth, where that is limited.
+  struct Pace {
+    int64_t charged = 0;  // of `bytes`
+    int64_t due = 0;      // until when those suffice
   };
 
   struct Deleter {
@@ -201,8 +210,8 @@ class Session {
     return half(halves() - 1).bytes.load(std::memory_order_relaxed);
   }
   // From the beginning to the first byte for the client; 0: there was none. Any thread.
-  sched::Duration first_byte() const {
-    return sched::Duration(first_byte_ns_.load(std::memory_order_relaxed));
+  SessionFacts::Span first_byte() const {
+    return SessionFacts::Span(first_byte_us_.load(std::memory_order_relaxed));
   }
 
   // What starts it, by sched::Spawn or SpawnOn. REQUIRES of the scheduler: fiber_count_max has room
@@ -228,11 +237,11 @@ class Session {
   // is meant to be missed.
   std::atomic<Upstream*> upstream{nullptr};
 
-  // When its progress was logged last, in seconds from its beginning; guarded by the list's lock.
-  uint32_t logged_s = 0;
   // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;
   Session* next = nullptr;
+  // When its progress was logged last, in seconds from its beginning; guarded by that lock.
+  uint32_t logged_s = 0;
   int16_t list = 0;
 
  private:
@@ -241,7 +250,10 @@ class Session {
   static constexpr uint8_t kFullReadsToSplice = 8;
   // So many splices in a row that are not large, and the flow is copied again.
   static constexpr uint8_t kSmallSplicesMax = 8;
-  static constexpr uint8_t kDiscards = 255;
+  // Half::ways
+  static constexpr uint8_t kDrops = 1;
+  static constexpr uint8_t kSplices = 2;
+  static constexpr uint8_t kPaces = 4;
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts);
@@ -252,10 +264,14 @@ class Session {
   static void RunWoken(sched::Continuation* continuation);
   void Leave();
 
-  // The halves lie behind the record.
+  // The halves lie behind the record, and behind them a pace for each where bandwidth is limited.
   Half& half(int which) { return *(reinterpret_cast<Half*>(this + 1) + which); }
   const Half& half(int which) const { return *(reinterpret_cast<const Half*>(this + 1) + which); }
+  Pace& pace(const Half& it) { return reinterpret_cast<Pace*>(&half(halves()))[&it - &half(0)]; }
   int halves() const { return is_local() ? 1 : 2; }
+  static int MemoryKind(const SessionRoute& route) {
+    return (route.local ? 0 : 1) + (route.throttled ? 2 : 0);
+  }
   Half& Other(const Half& it) { return half(&it == &half(0) ? halves() - 1 : 0); }
   netpoll::Conn& Target(const Half& it) { return Other(it).source; }
 
@@ -278,14 +294,15 @@ class Session {
   bool ending() const { return ending_.load(std::memory_order_seq_cst) != Ending::kNo; }
   bool stopping() const { return ending_.load(std::memory_order_seq_cst) == Ending::kAtOnce; }
 
-  SessionOwner& owner_;
-  SessionRoute& route_;
-  SessionFacts facts_;
-  std::atomic<int64_t> first_byte_ns_{0};  // relaxed: for the log
-  std::atomic<int> alive_;                 // halves that have not left
+  // Small members fill the gaps between the others: there are a million of these records.
+  std::atomic<uint8_t> alive_;  // halves that have not left
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
   std::atomic<EndReason> half_closed_{EndReason::kNone};
+  SessionOwner& owner_;
+  SessionRoute& route_;
+  SessionFacts facts_;
+  std::atomic<uint32_t> first_byte_us_{0};  // relaxed: for the log
   std::atomic<bool> connecting_;
   // Published by End before it moves the deadlines to the past. A half that has moved one looks
   // here afterwards (Limit).

@@ -58,7 +58,7 @@ void Server::Log(std::string_view event, Session& session) {
     if (facts.backend != nullptr) entry.backend = *facts.backend;
     if (!session.connecting()) entry.connect = facts.connect;
   }
-  if (session.first_byte() > sched::Duration(0)) entry.first_byte = session.first_byte();
+  if (session.first_byte() > SessionFacts::Span(0)) entry.first_byte = session.first_byte();
   entry.bytes_up = session.bytes_up();
   entry.bytes_down = session.bytes_down();
   if (event == "end") entry.reason = ToString(session.reason());

@@ -16,19 +16,19 @@ SessionMemory::~SessionMemory() {
   }
 }
 
-SessionMemory::List& SessionMemory::list(int halves) {
-  return own_[static_cast<size_t>(sched::CurrentWorkerIndex())].lists[halves - 1];
+SessionMemory::List& SessionMemory::list(int kind) {
+  return own_[static_cast<size_t>(sched::CurrentWorkerIndex())].lists[kind];
 }
 
-void* SessionMemory::Take(int halves, size_t size) {
-  List& kept = list(halves);
+void* SessionMemory::Take(int kind, size_t size) {
+  List& kept = list(kind);
   if (kept.first == nullptr) return ::operator new(size);
   --kept.count;
   return std::exchange(kept.first, kept.first->next);
 }
 
-void SessionMemory::Give(void* record, int halves) {
-  List& kept = list(halves);
+void SessionMemory::Give(void* record, int kind) {
+  List& kept = list(kind);
   if (kept.count == kKeptMax) return ::operator delete(record);
   ++kept.count;
   kept.first = new (record) Kept{kept.first};

@@ -12,7 +12,8 @@ namespace parkway {
 
 class SessionMemory {
  public:
-  // Records that a worker keeps, of each size; more are freed.
+  static constexpr int kKinds = 4;
+  // Records that a worker keeps, of each kind; more are freed.
 #if defined(__SANITIZE_ADDRESS__)
   static constexpr int kKeptMax = 0;  // so that use after free is seen
 #else
@@ -24,10 +25,10 @@ class SessionMemory {
   SessionMemory(const SessionMemory&) = delete;
   SessionMemory& operator=(const SessionMemory&) = delete;
 
-  // For a record with so many halves, 1 or 2, of `size` bytes: always the same for as many halves.
-  // Fiber only.
-  void* Take(int halves, size_t size);
-  void Give(void* record, int halves);
+  // For a record of a kind, 0 to kKinds - 1, and `size` bytes, which all of that kind have. Fiber
+  // only.
+  void* Take(int kind, size_t size);
+  void Give(void* record, int kind);
 
  private:
   struct Kept {
@@ -39,10 +40,10 @@ class SessionMemory {
   };
   // Written by one worker: on cache lines of its own.
   struct alignas(64) Own {
-    List lists[2];
+    List lists[kKinds];
   };
 
-  List& list(int halves);
+  List& list(int kind);
 
   std::vector<Own> own_;
 };
