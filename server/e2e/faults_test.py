@@ -151,6 +151,39 @@ class FaultTest(DaemonTest):
         self.stop(daemon)
 
 
+class CableTest(FaultTest):
+    """Another namespace, "there", and a cable to it."""
+
+    HERE, THERE, NOBODY = "10.77.0.1", "10.77.0.2", "10.77.0.9"
+
+    def lay_cable(self):
+        self.there = self.run_program("unshare", "--net", "sleep", "inf")
+        ours, theirs = (f"/proc/{pid}/ns/net" for pid in ("self", self.there.pid))
+        wait_until(lambda: os.readlink(ours) != os.readlink(theirs), "there is another namespace")
+        run(*f"ip link add here type veth peer name there netns {self.there.pid}".split())
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "here"], check=False,
+                        stderr=subprocess.DEVNULL)  # it may have gone with the namespace
+        for where, name, address in (("", "here", self.HERE), (self.nsenter(), "there", self.THERE)):
+            run(*f"{where} ip address add {address}/24 dev {name}".split())
+            run(*f"{where} ip link set {name} up".split())
+
+    def nsenter(self):
+        return f"nsenter --net=/proc/{self.there.pid}/ns/net"
+
+    def over_there(self, function, *arguments):
+        """Its result; a socket that it opens stays there."""
+        results = []
+
+        def call():
+            with open(f"/proc/{self.there.pid}/ns/net") as namespace:
+                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                    raise AssertionError("setns failed")
+            results.append(function(*arguments))
+
+        in_parallel(call)  # on a thread: a namespace is entered by one
+        return results[0]
+
+
 class Backends(FaultTest):
     def test_killed(self):
         (one, first), (_, second) = self.redis(), self.redis()
@@ -370,38 +403,7 @@ class Clients(FaultTest):
         self.check_nothing_is_left(daemon)
 
 
-class Network(FaultTest):
-    """Another namespace, "there", and a cable to it."""
-
-    HERE, THERE, NOBODY = "10.77.0.1", "10.77.0.2", "10.77.0.9"
-
-    def lay_cable(self):
-        self.there = self.run_program("unshare", "--net", "sleep", "inf")
-        ours, theirs = (f"/proc/{pid}/ns/net" for pid in ("self", self.there.pid))
-        wait_until(lambda: os.readlink(ours) != os.readlink(theirs), "there is another namespace")
-        run(*f"ip link add here type veth peer name there netns {self.there.pid}".split())
-        self.addCleanup(subprocess.run, ["ip", "link", "del", "here"], check=False,
-                        stderr=subprocess.DEVNULL)  # it may have gone with the namespace
-        for where, name, address in (("", "here", self.HERE), (self.nsenter(), "there", self.THERE)):
-            run(*f"{where} ip address add {address}/24 dev {name}".split())
-            run(*f"{where} ip link set {name} up".split())
-
-    def nsenter(self):
-        return f"nsenter --net=/proc/{self.there.pid}/ns/net"
-
-    def over_there(self, function, *arguments):
-        """Its result; a socket that it opens stays there."""
-        results = []
-
-        def call():
-            with open(f"/proc/{self.there.pid}/ns/net") as namespace:
-                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) != 0:
-                    raise AssertionError("setns failed")
-            results.append(function(*arguments))
-
-        in_parallel(call)  # on a thread: a namespace is entered by one
-        return results[0]
-
+class Network(CableTest):
     # ---- A slow link, from here to there.
 
     STREAMS, EACH, MBIT = 8, MIB, 20

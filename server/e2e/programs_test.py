@@ -19,7 +19,7 @@ PACKAGES = {  # program: Debian package
     "curl": "curl", "haproxy": "haproxy", "nginx": "nginx", "openssl": "openssl",
     "redis-benchmark": "redis-tools", "redis-cli": "redis-tools", "redis-server": "redis-server",
     "rsync": "rsync", "ss": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client",
-    "sshd": "openssh-server", "wrk": "wrk",
+    "slowhttptest": "slowhttptest", "sshd": "openssh-server", "wrk": "wrk",
 }
 
 NGINX_CONFIG = """
