@@ -319,6 +319,14 @@ DEFINE_string(splice_memory, "64MiB",
               "(pipe-user-pages-soft). Of the open files pipes take at most a 32nd. Raising it "
               "costs that much kernel memory at worst.");
 
+DEFINE_string(memory_budget, "auto",
+              "Memory in use beyond which no client is let in; off none. "
+              "auto, off or a size, 1MiB to 1TiB. auto: 90% of the limit of the daemon's control "
+              "group, measured by what counts there, kernel memory too; without a limit, none. A "
+              "size is compared with the daemon's own memory alone. Sessions go on; clients "
+              "wait or are reset (--overload) until it is below 95% of the budget. Raising it "
+              "leaves less for sessions that grow, until the kernel kills the daemon.");
+
 DEFINE_string(log_sessions, "end",
               "Which lines of its sessions the access log gets. "
               "off, end or all. end: one when a session ends. all: one when it starts, too. Each "
@@ -386,6 +394,7 @@ using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 constexpr std::string_view kDefaultListen = "127.0.0.1:8080";
 
 constexpr std::string_view kAccessFormats[] = {"text", "json"};
+constexpr NamedSize kMemoryBudgets[] = {{"auto", kMemoryBudgetOfGroup}, {"off", kNoMemoryBudget}};
 
 enum class Topic { kServes, kRoutes, kLimits, kLogs, kProcess };
 
@@ -429,6 +438,9 @@ const std::vector<Flag>& Flags() {
     add("splice_memory", Topic::kLimits, "SIZE",
         SizeField<Config>{&Config::splice_memory, 512 * kKiB, kKiB * kKiB * kKiB * kKiB,
                           /*or_zero=*/true});
+    add("memory_budget", Topic::kLimits, "auto|off|SIZE",
+        SizeField<Config>{&Config::memory_budget, kKiB * kKiB, kKiB * kKiB * kKiB * kKiB,
+                          /*or_zero=*/false, /*step=*/1, kMemoryBudgets});
     add("log", Topic::kLogs, "WHERE",
         TextField<Config>{&Config::log, PATH_MAX - 1, CheckLogTarget});
     add("access_log", Topic::kLogs, "WHERE",

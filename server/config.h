@@ -21,6 +21,10 @@
 
 namespace parkway {
 
+// Values of memory_budget beside bytes.
+inline constexpr size_t kNoMemoryBudget = 0;
+inline constexpr size_t kMemoryBudgetOfGroup = SIZE_MAX;  // 90 % of its control group's limit
+
 // Field = flag of the same name; its help gives the reason of each default and what raising it
 // costs.
 struct Config {
@@ -33,10 +37,11 @@ struct Config {
   // none.
   bool embedded_backends = false;
 
-  int64_t max_conns = 0;                    // 0: derived from RLIMIT_NOFILE
-  int max_conn_rate = 0;                    // new ones a second; 0: no limit
-  size_t buffer_memory = size_t{64} << 20;  // bytes, the bound of all leased relay buffers
-  size_t splice_memory = size_t{64} << 20;  // bytes, the bound of all pipes; 0: none
+  int64_t max_conns = 0;                        // 0: derived from RLIMIT_NOFILE
+  int max_conn_rate = 0;                        // new ones a second; 0: no limit
+  size_t buffer_memory = size_t{64} << 20;      // bytes, the bound of all leased relay buffers
+  size_t splice_memory = size_t{64} << 20;      // bytes, the bound of all pipes; 0: none
+  size_t memory_budget = kMemoryBudgetOfGroup;  // bytes in use, beyond which no client is let in
 
   std::string log = "stderr";      // as CheckLogTarget has it
   std::string access_log = "off";  // likewise

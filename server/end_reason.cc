@@ -35,6 +35,8 @@ const char* ToString(EndReason reason) {
       return "too_many";
     case EndReason::kTooFast:
       return "too_fast";
+    case EndReason::kMemoryBudget:
+      return "memory_budget";
     case EndReason::kSourceTooMany:
       return "source_too_many";
     case EndReason::kSourceTooFast:

@@ -26,6 +26,7 @@ enum class EndReason : uint8_t {
   kTooMany,           // max_conns or listener_max_conns was reached, and it could not wait:
                       // overload is reset, or a reload took its address away
   kTooFast,           // likewise max_conn_rate or listener_conn_rate
+  kMemoryBudget,      // likewise memory_budget
   kSourceTooMany,     // its source had source_max_conns clients
   kSourceTooFast,     // source_conn_rate of its source was reached
   kNoBackend,         // no backend is up
@@ -50,7 +51,7 @@ enum class EndReason : uint8_t {
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 38;
+inline constexpr int kEndReasons = 39;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

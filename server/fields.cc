@@ -147,6 +147,13 @@ absl::Status internal::OutOfRange(const std::string& min, const std::string& max
                                     " to " + max);
 }
 
+absl::Status internal::NotNamed(std::span<const NamedSize> names, const std::string& min,
+                                const std::string& max) {
+  std::string all;
+  for (const NamedSize& named : names) all += (all.empty() ? "" : ", ") + std::string(named.name);
+  return absl::InvalidArgumentError("must be " + all + " or " + min + " to " + max);
+}
+
 absl::StatusOr<int> ParseChoice(std::string_view value, std::span<const std::string_view> names) {
   const auto found = std::find(names.begin(), names.end(), value);
   if (found != names.end()) return static_cast<int>(found - names.begin());

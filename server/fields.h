@@ -63,12 +63,18 @@ struct DurationField {
   bool or_zero = false;
   std::chrono::nanoseconds step = std::chrono::nanoseconds(1);
 };
+// A word that stands for a size.
+struct NamedSize {
+  std::string_view name;
+  size_t bytes;
+};
 template <class Owner>
 struct SizeField {
   size_t Owner::*field;
   size_t min, max;
   bool or_zero = false;
   size_t step = 1;
+  std::span<const NamedSize> names = {};
 };
 // Some of `names`, separated by commas, the first of which is bit 1; empty: none.
 template <class Owner>
@@ -127,6 +133,9 @@ std::string FormatBytes(std::string_view bytes);
 namespace internal {
 
 absl::Status OutOfRange(const std::string& min, const std::string& max, bool or_zero);
+// Of a size that is neither within the bounds nor one of the names.
+absl::Status NotNamed(std::span<const NamedSize> names, const std::string& min,
+                      const std::string& max);
 
 template <class Owner>
 absl::Status Set(const BoolField<Owner>& flag, std::string_view value, Owner& owner) {
@@ -162,7 +171,15 @@ absl::Status Set(const DurationField<Owner>& bounds, std::string_view value, Own
 
 template <class Owner>
 absl::Status Set(const SizeField<Owner>& bounds, std::string_view value, Owner& owner) {
+  for (const NamedSize& named : bounds.names) {
+    if (value != named.name) continue;
+    owner.*bounds.field = named.bytes;
+    return absl::OkStatus();
+  }
   const absl::StatusOr<uint64_t> bytes = ParseSize(value);
+  if (!bounds.names.empty() && (!bytes.ok() || *bytes < bounds.min || *bytes > bounds.max)) {
+    return NotNamed(bounds.names, FormatSize(bounds.min), FormatSize(bounds.max));
+  }
   if (!bytes.ok()) return bytes.status();
   if ((*bytes < bounds.min || *bytes > bounds.max) && !(*bytes == 0 && bounds.or_zero)) {
     return OutOfRange(FormatSize(bounds.min), FormatSize(bounds.max), bounds.or_zero);
@@ -231,6 +248,9 @@ std::string Get(const DurationField<Owner>& duration, const Owner& owner) {
 }
 template <class Owner>
 std::string Get(const SizeField<Owner>& size, const Owner& owner) {
+  for (const NamedSize& named : size.names) {
+    if (owner.*size.field == named.bytes) return std::string(named.name);
+  }
   return FormatSize(owner.*size.field);
 }
 template <class Owner>

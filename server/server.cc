@@ -61,7 +61,8 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
                       : std::make_unique<AccessLog>(platform.access_log, config.access_log_format,
                                                     workers)),
       changed_(platform.host->NewEvent()),
-      conn_rate_(config.max_conn_rate) {}
+      conn_rate_(config.max_conn_rate),
+      memory_(config.memory_budget, platform.memory, platform.report) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       const Platform& platform) {
@@ -200,7 +201,8 @@ std::string Server::Banner() const {
                      ", " + std::to_string(scheduler_->worker_count()) + " workers" +
                      (config_.pin_cpus ? ", pinned" : "") + "\n" + DescribeRoutes();
   text += "  limits       " + std::to_string(max_conns_) + " connections (" +
-          std::to_string(descriptors_) + " open files), connect " +
+          std::to_string(descriptors_) + " open files), " +
+          (memory_.is_set() ? "memory " + InMebibytes(memory_.bytes()) + ", " : "") + "connect " +
           FormatDuration(defaults.connect_timeout) + ", idle " +
           FormatDuration(defaults.idle_timeout) + ", half-close " +
           FormatDuration(defaults.half_close_timeout) + ", drain " +
@@ -266,7 +268,7 @@ void Server::ServeDoor(Door& door) {
 void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
   const int most = door.frontend->options.backlog;
   Listening& listening = door.frontend->listening;
-  for (int i = 0; i < most && TakePlace(door); ++i) {
+  for (int i = 0; i < most && HasMemory() && TakePlace(door); ++i) {
     Conn client;
     netpoll::CompactEndpoint peer;
     if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(listening);
@@ -280,6 +282,8 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
     }
   }
 }
+
+bool Server::HasMemory() { return !memory_.is_set() || memory_.Admits(sched::RoundTime()); }
 
 // A reuseport socket that closes before the others resets the connections in its queue, so nobody
 // closes until everybody's queue is empty.
@@ -321,6 +325,7 @@ bool Server::HasRoute(const ServedRoute* route, Door& door) {
 EndReason Server::AwaitTurn(const Door& door) {
   Listening& listening = door.frontend->listening;
   if (!listening.takes_place) return EndReason::kNone;
+  if (memory_.is_set() && !AwaitMemory(door)) return EndReason::kMemoryBudget;
   const bool has_rate = listening.rate.is_set();
   if (has_rate && !AwaitRate(listening.rate, door)) return EndReason::kTooFast;
   if (conn_rate_.is_set() && !AwaitRate(conn_rate_, door)) {
@@ -328,6 +333,17 @@ EndReason Server::AwaitTurn(const Door& door) {
     return EndReason::kTooFast;
   }
   return AwaitPlace(door) ? EndReason::kNone : EndReason::kTooMany;
+}
+
+// In naps, since no event tells when others give memory back. False: the client does not wait.
+bool Server::AwaitMemory(const Door& door) {
+  const bool resets = door.frontend->options.overload == Overload::kReset;
+  for (sched::Deadline now = sched::RoundTime(); !memory_.Admits(now); now = sched::Now()) {
+    if (resets) return false;
+    if (!Accepts(door)) return true;
+    sched::SleepFor(MemoryBudget::kEvery);
+  }
+  return true;
 }
 
 // In short naps, since the daemon may drain. Nobody reserves a turn: who resets clients instead of

@@ -27,6 +27,8 @@
 #include "server/config.h"
 #include "server/end_reason.h"
 #include "server/listening.h"
+#include "server/memory_budget.h"
+#include "server/memory_meter.h"
 #include "server/rate_limit.h"
 #include "server/report_limit.h"
 #include "server/served_route.h"
@@ -48,6 +50,8 @@ struct Platform {
   // The open files the process may have; 0: its limit, raised as far as it may be.
   int64_t descriptors = 0;
   LargeFlows large_flows;
+  // What --memory_budget goes by; nullptr: this process and its control group.
+  const MemoryMeter* memory = nullptr;
   // Takes a line for the operator, without its end. Any thread; must not block. By default it goes
   // to stderr; not by fprintf, which puts 8 KiB on the fiber's stack: two pages that the stack then
   // keeps.
@@ -186,6 +190,8 @@ class Server final : private SessionOwner, private RouteOwner {
   EndReason AwaitTurn(const Door& door);
   Entrance AdmitInTurn(const netpoll::CompactEndpoint& peer, Door& door);
   static bool HasRoute(const ServedRoute* route, Door& door);
+  bool AwaitMemory(const Door& door);
+  bool HasMemory();
   bool AwaitRate(RateLimit& rate, const Door& door);
   bool AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
@@ -267,6 +273,7 @@ class Server final : private SessionOwner, private RouteOwner {
   std::atomic<int> doors_open_{0};   // doors whose listener is not closed
   std::atomic<int64_t> served_{0};
   RateLimit conn_rate_;
+  MemoryBudget memory_;
   // Behind those of the workers; relaxed: each takes another one.
   std::atomic<uint64_t> random_stream_{uint64_t{1} << 32};
   ReportLimit backend_failures_;

@@ -45,6 +45,7 @@ class SyscallBudgetTest : public testing::Test {
     if (!echo) route.backends = {{.at = {backend_.local()}}};
     config.routes = {route};
     config.workers = 1;
+    config.memory_budget = kNoMemoryBudget;
     config.spin = config.stall_report = std::chrono::nanoseconds(0);
     Platform platform;
     platform.simulated = &calls_;

@@ -180,4 +180,6 @@ std::string FormatSize(uint64_t bytes) {
   return std::to_string(bytes >> unit->shift).append(unit->name);
 }
 
+std::string InMebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + "MiB"; }
+
 }  // namespace parkway

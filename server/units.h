@@ -32,6 +32,9 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view text);
 // The text with the largest unit that leaves a whole number: "64KiB", "1025B", zero "0".
 std::string FormatSize(uint64_t bytes);
 
+// For what is measured: whole MiB, rounded down, "57MiB".
+std::string InMebibytes(int64_t bytes);
+
 }  // namespace parkway
 
 #endif  // PARKWAY_SERVER_UNITS_H_

@@ -88,7 +88,11 @@ struct SimKernel::EpollFile final : File {
 };
 
 SimKernel::SimKernel(Network& network, const Options& options)
-    : network_(network), host_(network.host()), options_(options), files_(kFirstDescriptor) {}
+    : network_(network),
+      host_(network.host()),
+      options_(options),
+      files_(kFirstDescriptor),
+      start_(host_.Now()) {}
 
 SimKernel::~SimKernel() = default;
 
@@ -105,6 +109,11 @@ T* SimKernel::Find(int fd) {
 // The lowest free number, as POSIX wants it: numbers are reused at once.
 int SimKernel::Install(std::unique_ptr<File> file) {
   if (open_ >= options_.descriptors) return -EMFILE;
+  const sched::Duration elapsed = host_.Now() - start_;
+  if (elapsed >= options_.table_full_from && elapsed < options_.table_full_until) {
+    ++table_full_;
+    return -ENFILE;
+  }
   int fd = static_cast<int>(files_.size());
   if (free_.empty()) {
     files_.emplace_back();

@@ -25,6 +25,9 @@ class SimKernel final : public KernelCalls {
     int descriptors = 20000;  // RLIMIT_NOFILE
     int connect_error = 0;    // what every connect fails with at once
     int ports = 0;            // that each source address has for each port; 0: no end of them
+    // Since the start: when the system's table of open files is full, and when not any more.
+    sched::Duration table_full_from{0};
+    sched::Duration table_full_until{0};
     // Chances in 1024.
     int interrupted_chance = 0;            // a call that may block returns -EINTR
     int spurious_event_chance = 0;         // a wait also reports a socket where nothing changed
@@ -43,6 +46,8 @@ class SimKernel final : public KernelCalls {
   int open_descriptors() const { return open_; }
   // Calls that named no open file: a number that was closed before.
   int64_t bad_descriptors() const { return bad_descriptors_; }
+  // Calls that found the system's table full.
+  int64_t table_full() const { return table_full_; }
 
   int Socket(int domain, int type, int protocol) override;
   int Bind(int fd, const sockaddr* address, socklen_t size) override;
@@ -103,6 +108,8 @@ class SimKernel final : public KernelCalls {
   std::priority_queue<int, std::vector<int>, std::greater<>> free_;
   int open_ = 0;
   int64_t bad_descriptors_ = 0;
+  const sched::Deadline start_;
+  int64_t table_full_ = 0;
 };
 
 }  // namespace netpoll::sim

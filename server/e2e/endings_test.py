@@ -45,6 +45,8 @@ BEYOND = {
     "a client beyond `--source_conn_rate`": "--source_conn_rate=1",
 }
 DENIED = "a client that `--deny` names"
+NO_MEMORY = "a client beyond `--memory_budget`"
+NO_MEMORY_RESETS = "a client beyond `--memory_budget`, with `--overload=reset`"
 NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
 NO_PORT = "a client, and no free port for its backend"
@@ -166,6 +168,8 @@ SECTIONS = {
         Row("—", NO_DESCRIPTOR, "waits 1s, then FIN", "—", "RLIMIT_NOFILE"),
         Row("connect_failed", NO_DESCRIPTOR_BEHIND, "RST", "—", "RLIMIT_NOFILE"),
         Row("—", LISTENER_FULL, "waits", "—", "`--listener_max_conns`, `--backlog`"),
+        Row("—", NO_MEMORY, "waits", "—", "`--memory_budget`, `--backlog`"),
+        Row("memory_budget", NO_MEMORY_RESETS, "RST", "—", AT_ONCE),
         *(Row(reason, way, "RST", "—", AT_ONCE) for reason, way in
           zip(("too_many", "too_fast", "source_too_many", "source_too_fast"), BEYOND)),
         Row("denied", DENIED, "RST", "—", AT_ONCE),
@@ -401,6 +405,7 @@ class Rows(DaemonTest):
     def method_for(cls, row):
         special = {CONNECT: "play_connect", NO_PLACE: "play_no_place",
                    LISTENER_FULL: "play_no_place", DENIED: "play_denied",
+                   NO_MEMORY: "play_no_memory", NO_MEMORY_RESETS: "play_no_memory_resets",
                    **dict.fromkeys(BEYOND, "play_beyond"),
                    NO_DESCRIPTOR: "play_no_descriptor",
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
@@ -480,6 +485,31 @@ class Rows(DaemonTest):
         client, backend = self.session(daemon, server)
         self.assert_refused(daemon)
         self.check_beside(daemon, client, backend, row)
+
+    LITTLE = "--memory_budget=1MiB"  # less than it takes alone
+
+    def play_no_memory(self, row):
+        self.assertEqual((row.client, row.backend), ("waits", "—"))
+        daemon = self.echo(self.LITTLE, "--workers=1")
+        clients = [self.connect(daemon) for _ in range(2)]  # one is accepted, one in the queue
+        for client in clients:
+            client.sendall(b"me too")
+            self.assert_silent(client)
+        daemon.wait_for_line(r"^parkway: no new clients for now: \d+MiB of memory in use, "
+                             r"the budget is 1MiB \(1 times so far\)$")
+        clients[1].close()
+        daemon.signal(signal.SIGTERM)  # one that was accepted is served then
+        self.assertEqual(recv_exactly(clients[0], 6), b"me too")
+        clients[0].close()
+        daemon.check_end(0)
+        self.assertEqual(daemon.summary(), {"served": 1, "client_fin": 1})
+
+    def play_no_memory_resets(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon = self.echo(self.LITTLE, "--overload=reset")
+        self.assert_refused(daemon)
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
 
     def play_denied(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))

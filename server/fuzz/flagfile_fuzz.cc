@@ -203,6 +203,9 @@ void CheckBounds(const Config& config) {
   RequireWithin(config.max_conn_rate, 0, 1'000'000, false, "max_conn_rate");
   RequireWithin(config.buffer_memory, size_t{64} << 10, size_t{1} << 40, false, "buffer_memory");
   RequireWithin(config.splice_memory, size_t{512} << 10, size_t{1} << 40, true, "splice_memory");
+  if (config.memory_budget != kMemoryBudgetOfGroup) {
+    RequireWithin(config.memory_budget, size_t{1} << 20, size_t{1} << 40, true, "memory_budget");
+  }
   for (const std::string* target : {&config.log, &config.access_log}) {
     Require(!target->empty() && !HoldsControl(*target), "a log goes somewhere", *target);
   }

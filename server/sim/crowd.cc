@@ -163,6 +163,7 @@ double WithDaemon(int sessions) {
     config.workers = 1;
     config.stall_report = sched::Duration(0);
     config.max_conns = sessions;
+    config.memory_budget = kNoMemoryBudget;
     Platform platform;
     platform.host = &stage.host();
     platform.simulated = &stage.kernel();

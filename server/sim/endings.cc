@@ -222,6 +222,7 @@ bool SetLimit(Plan& plan, const Ending& ending) {
   plan.config.workers = 1;
   plan.options().idle_timeout = 2 * kLook;
   int clients = 1;
+  sched::Duration late = milliseconds(10);
   if (ending.on_its_way == "a client beyond `--max_conns`") {
     plan.config.max_conns = 1;
     clients = 2;
@@ -236,6 +237,12 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.options().listener_conn_rate = 1;
     plan.options().overload = Overload::kReset;
     clients = 2;
+  } else if (ending.on_its_way.starts_with("a client beyond `--memory_budget`")) {
+    plan.config.memory_budget = size_t{100} << 20;
+    plan.memory = {{milliseconds(5), int64_t{101} << 20}, {2 * kLook, 0}};
+    if (ending.logged == "memory_budget") plan.options().overload = Overload::kReset;
+    clients = 2;
+    late = 2 * kCause;  // when it is looked at again
   } else if (ending.logged == "source_too_many") {
     plan.options().source_max_conns = 1;
     clients = 2;
@@ -262,7 +269,7 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     return false;
   }
   plan.clients.assign(clients, plan.clients.front());
-  plan.clients.back().start = milliseconds(10);
+  plan.clients.back().start = late;
   return true;
 }
 

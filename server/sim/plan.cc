@@ -261,6 +261,38 @@ void Shortages(Dice& dice, Plan& plan) {
   AddClients(dice, plan, 12, [&] { return PingPong(dice, 1000); });
 }
 
+// The system's table of open files is full for a while, in which all clients come.
+void FullTable(Dice& dice, Plan& plan) {
+  plan.kernel.table_full_from = milliseconds(20);
+  const sched::Duration full = milliseconds(dice.Between(1, 3000));
+  plan.kernel.table_full_until = plan.kernel.table_full_from + full;
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  AddClients(
+      dice, plan, 12, [&] { return PingPong(dice, 1000); }, full);
+  for (ClientPlan& client : plan.clients) client.start += plan.kernel.table_full_from;
+}
+
+// Memory is short now and then: who is being served goes on, and nobody is let in.
+void Memory(Dice& dice, Plan& plan) {
+  plan.config.memory_budget = size_t{100} << 20;
+  if (dice.Percent(50)) plan.options().overload = Overload::kReset;
+  sched::Duration at(0);
+  for (int64_t times = dice.Between(1, 3); times > 0; --times) {
+    at += dice.Span(milliseconds(300));
+    plan.memory.push_back({at, dice.Between(101, 200) << 20});
+    at += dice.Span(milliseconds(600));
+    plan.memory.push_back({at, dice.Between(0, 94) << 20});
+  }
+  AddBackends(dice, plan, 2, [] { return Echoing(); });
+  const auto lasts = [&] {
+    Script script = PingPong(dice, 500);
+    const auto where = script.ops.begin() + dice.Between(0, 1);
+    script.ops.insert(where, {Op::Kind::kPause, dice.Span(milliseconds(300)).count()});
+    return script;
+  };
+  AddClients(dice, plan, 20, lasts, at);
+}
+
 // More clients than --max_conns.
 void Limits(Dice& dice, Plan& plan) {
   const auto most = static_cast<int>(dice.Between(1, 3));
@@ -663,6 +695,8 @@ constexpr Scenario kScenarios[] = {
     {"hellos", Hellos},
     {"throttled", Throttled},
     {"reloads", Reloads},
+    {"full_table", FullTable},
+    {"memory", Memory},
 };
 
 // A fault that can be taken out of a plan.

@@ -88,6 +88,12 @@ struct Plan {
   std::vector<ClientPlan> clients;
   std::vector<BackendPlan> backends;
   int most = 0;  // sessions of each backend; 0: no limit
+  // The memory in use from then on; none before.
+  struct Memory {
+    sched::Duration after;
+    int64_t bytes;
+  };
+  std::vector<Memory> memory;
   // The configurations that it is told to take later, and when; nothing: one that cannot be read.
   struct Reload {
     sched::Duration after;

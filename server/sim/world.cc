@@ -10,10 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "netpoll/listener.h"
 #include "netpoll/sim/network.h"
 #include "netpoll/sim/sim_kernel.h"
 #include "sched/interleave.h"
 #include "sched/testing/one_thread_host.h"
+#include "server/memory_budget.h"
+#include "server/memory_meter.h"
 #include "server/server.h"
 #include "server/sim/peer.h"
 
@@ -36,6 +39,16 @@ constexpr int64_t kTurnsMax = 3'000'000;
 #ifdef PARKWAY_INTERLEAVE
 OneThreadHost* interleaved = nullptr;
 #endif
+
+// What the plan says is in use.
+class PlannedMeter final : public MemoryMeter {
+ public:
+  int64_t GroupLimit() const override { return 0; }
+  int64_t GroupUsed(int64_t) const override { return 0; }
+  int64_t OwnUsed() const override { return used; }
+
+  int64_t used = 0;
+};
 
 class World {
  public:
@@ -67,6 +80,9 @@ class World {
         reload_ = i;
         if (server_ != nullptr) server_->RequestReload();
       });
+    }
+    for (const Plan::Memory& memory : plan_.memory) {
+      network_.After(memory.after, [this, bytes = memory.bytes] { UseMemory(bytes); });
     }
     network_.After(kPatience, [this] { patience_over_ = true; });
     if (plan_.clients.size() > 1 && Is({kEnding})) {
@@ -105,6 +121,7 @@ class World {
     platform.simulated = &kernel_;
     platform.descriptors = 20000;
     platform.large_flows = plan_.large_flows;
+    platform.memory = &meter_;
     platform.report = [this](const std::string&) { host_.Note("report"); };
     platform.access_log = [this](std::string_view lines) { ReadAccessLog(lines); };
     auto server = Server::Start(plan_.config, platform);
@@ -187,6 +204,25 @@ class World {
     served_by_.resize(plan_.backends.size());
     served_by_[index].push_back(end);
     JudgeMost(index);
+    if (Is({"memory"})) JudgeMemory();
+  }
+
+  void UseMemory(int64_t bytes) {
+    meter_.used = bytes;
+    short_since_ =
+        bytes > static_cast<int64_t>(plan_.config.memory_budget) ? host_.Now() : sched::kNever;
+  }
+
+  // Soon after memory has become short nobody is let in, but by a daemon that drains.
+  void JudgeMemory() {
+    if (short_since_ == sched::kNever || stop_requested_) return;
+    const sched::Deadline noticed = short_since_ + MemoryBudget::kEvery + Excused();
+    Require(host_.Now() <= noticed, "a client was let in that there is no memory for");
+  }
+
+  // Work of milliseconds may take so much longer.
+  sched::Duration Excused() const {
+    return std::chrono::milliseconds(20) + 20 * (plan_.host.freeze_max + plan_.kernel.held_max);
   }
 
   // A backend has at most its `max` of sessions that the daemon has not closed. Checks are none.
@@ -280,6 +316,7 @@ class World {
       for (const auto& peer : *peers) Require(peer->wrong().empty(), peer->wrong());
     }
     JudgeCounts();
+    if (Is({"full_table"})) JudgeFullTable();
     for (const Peer* const client : promised_) JudgeSession(*client);
   }
 
@@ -292,13 +329,31 @@ class World {
                                          std::to_string(logged_.ends) + " logged");
     if (IsPolite()) {
       const int64_t finished = ended_by_[static_cast<int>(EndReason::kClientFin)] +
-                               ended_by_[static_cast<int>(EndReason::kUpstreamFin)];
+                               ended_by_[static_cast<int>(EndReason::kUpstreamFin)] +
+                               ended_by_[static_cast<int>(EndReason::kMemoryBudget)];
       Require(finished == served_, std::to_string(finished) + " of " + std::to_string(served_) +
                                        " sessions finished where nothing went wrong");
       Require(served_ >= static_cast<int64_t>(promised_.size()),
               std::to_string(served_) + " of " + std::to_string(promised_.size()) +
                   " clients were served");
       JudgeLoggedBytes();
+    }
+  }
+
+  // Whoever accepts tries again now and then, and all are served when it is over.
+  void JudgeFullTable() {
+    const sched::Duration full = plan_.kernel.table_full_until - plan_.kernel.table_full_from;
+    // Each time a call to accept, one to tell a client, and one for a reserve.
+    const int64_t most = 3 * plan_.config.workers * (full / netpoll::Listener::kPause + 2);
+    Require(kernel_.table_full() <= most, std::to_string(kernel_.table_full()) +
+                                              " calls while the table was full, at most " +
+                                              std::to_string(most));
+    for (const auto& client : clients_) {
+      const sched::Duration until =
+          std::max(plan_.kernel.table_full_until, plan_.clients[client->id()].start);
+      const sched::Deadline due = began_ + until + netpoll::Listener::kPause + seconds(1);
+      Require(client->ended_at() <= due, "client " + std::to_string(client->id()) +
+                                             " was served long after the table had room");
     }
   }
 
@@ -353,7 +408,10 @@ class World {
     const Peer* const backend = PartnerOf(client);
     JudgeIntroduction(client, backend, name);
     if (backend == nullptr) {
-      if (IsPolite() && client.sent() > 0) Fail(name + ": its bytes reached nobody");
+      const bool turned_away = Is({"memory"}) && client.saw_reset();
+      if (IsPolite() && client.sent() > 0 && !turned_away) {
+        Fail(name + ": its bytes reached nobody");
+      }
       return;
     }
     JudgeStream(client, *backend, name + " to backend");
@@ -421,8 +479,7 @@ class World {
   }
 
   void JudgeClose(const TcpEnd& served_at, sched::Deadline due, const std::string& name) {
-    due += plan_.options().reset_linger + std::chrono::milliseconds(20) +
-           20 * (plan_.host.freeze_max + plan_.kernel.held_max);
+    due += plan_.options().reset_linger + Excused();
     if (served_at.closed_at() <= due || late_++ < host_.stalls()) return;
     const auto late = (served_at.closed_at() - due).count() / 1000;
     Fail(name + ": its session ended " + std::to_string(late) + " us late");
@@ -504,6 +561,9 @@ class World {
   std::vector<std::vector<TcpEnd*>> served_by_;  // each backend's ends of what it accepted
   std::vector<const Peer*> promised_;  // the kernel had accepted them when the stop was asked for
   int clients_to_come_ = 0;
+  PlannedMeter meter_;
+  sched::Deadline short_since_ = sched::kNever;  // of memory
+  const sched::Deadline began_ = host_.Now();
   Server* server_ = nullptr;
   bool started_ = false;
   bool refused_to_start_ = false;
