@@ -35,8 +35,8 @@ struct [[nodiscard]] IoResult {
   // The result of a system call that failed with `os_error`, kOk if that is 0.
   static IoResult FromErrno(int os_error, size_t bytes = 0);
 
-  // A connect or an accept failed for want of something on this machine (descriptors, memory, a
-  // free port, a permission), which says nothing about the peer.
+  // It failed for want of something on this machine (descriptors, memory, a free port, a
+  // permission), which says nothing about the peer, and has not broken a connection.
   bool is_local() const;
 
   // What an operator reads: "Connection refused", or the status in words.

@@ -38,6 +38,11 @@ constexpr size_t kLingerBytes = 1 << 20;
       return CutOff(/*holds_bytes=*/!step.reading);
     case IoStatus::kClosed:  // by the other half
       return session_.ending() ? CutOff(/*holds_bytes=*/!step.reading) : session_.Close();
+    case IoStatus::kError:
+      if (step.reading || !step.result.is_local()) break;
+      // It cannot be written to, but did not break: its reader would not meet that end.
+      session_.End(ResetBy(target_));
+      return CutOff(/*holds_bytes=*/true);
     default:
       break;
   }

@@ -251,6 +251,7 @@ ssize_t SimKernel::Send(int fd, const void* data, size_t size, int flags) {
     socket->end->SendUrgent(*static_cast<const char*>(data));
     return 1;
   }
+  if (host_.Chance(options_.failed_send_chance)) return -ENOBUFS;
   const ssize_t sent = socket->end->Send(data, size);
   host_.Note("send", socket->end->number, static_cast<int64_t>(size), sent);
   return sent;

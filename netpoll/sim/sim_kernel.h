@@ -36,6 +36,7 @@ class SimKernel final : public KernelCalls {
     int held_poll_chance = 0;              // a poll is slow, before or after it collects
     sched::Duration held_max{0};           // and takes so long at most
     int shortage_chance = 0;               // a call that needs memory or a table entry finds none
+    int failed_send_chance = 0;            // a send does, which is no end of its connection
     size_t pipe_bytes = size_t{64} << 10;  // what pipes have room for, whatever size they are given
   };
 

@@ -255,6 +255,7 @@ void Drains(Dice& dice, Plan& plan) {
 // Descriptors and kernel memory run out.
 void Shortages(Dice& dice, Plan& plan) {
   if (dice.Percent(50)) plan.kernel.shortage_chance = static_cast<int>(dice.Between(5, 100));
+  if (dice.Percent(30)) plan.kernel.failed_send_chance = static_cast<int>(dice.Between(5, 100));
   // Above this many come more clients than the daemon was promised.
   plan.kernel.descriptors = static_cast<int>(dice.Between(24, 40));
   AddBackends(dice, plan, 2, [] { return Echoing(); });
@@ -710,6 +711,7 @@ constexpr Fault kFaults[] = {
     {"spurious_events", [](Plan& plan) { return &plan.kernel.spurious_event_chance; }},
     {"late_events", [](Plan& plan) { return &plan.kernel.late_event_chance; }},
     {"shortages", [](Plan& plan) { return &plan.kernel.shortage_chance; }},
+    {"failed_sends", [](Plan& plan) { return &plan.kernel.failed_send_chance; }},
     {"no_memory", [](Plan& plan) { return &plan.network.no_memory_chance; }},
     {"pauses", [](Plan& plan) { return &plan.host.pause_chance; }},
     {"held_polls", [](Plan& plan) { return &plan.kernel.held_poll_chance; }},
