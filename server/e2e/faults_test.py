@@ -151,7 +151,7 @@ class FaultTest(DaemonTest):
         self.stop(daemon)
 
 
-class CableTest(FaultTest):
+class Cable:
     """Another namespace, "there", and a cable to it."""
 
     HERE, THERE, NOBODY = "10.77.0.1", "10.77.0.2", "10.77.0.9"
@@ -403,7 +403,7 @@ class Clients(FaultTest):
         self.check_nothing_is_left(daemon)
 
 
-class Network(CableTest):
+class Network(FaultTest, Cable):
     # ---- A slow link, from here to there.
 
     STREAMS, EACH, MBIT = 8, MIB, 20

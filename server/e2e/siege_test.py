@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
-from faults_test import CableTest, counter, run  # noqa: E402
+from faults_test import Cable, FaultTest, counter, run  # noqa: E402
 from harness import (  # noqa: E402
     IP_BIND_ADDRESS_NO_PORT, KIB, MIB, PATIENCE, SANITIZED, SLOW, Parallel, enter_namespace, main,
     recv_exactly, sockaddr_of, wait_until)
@@ -33,7 +33,7 @@ GOOD = [f"10.77.1.{last}" for last in range(1, 255, 2)]
 HELLO = hello("a.test")
 
 
-class SiegeTest(CableTest):
+class SiegeTest(FaultTest, Cable):
     def setUp(self):
         super().setUp()
         self.lay_cable()
