@@ -317,8 +317,9 @@ IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline,
     if (const IoResult state = socket_.Check(Direction::kWrite); !state.ok()) return state;
     started = kernel.Connect(fd, to.data(), to.size());
   }
+  if (started != 0 && started != -EINPROGRESS) return IoResult::FromErrno(-started);
+  if (options.begun != nullptr) (*options.begun)();
   if (started == 0) return {};
-  if (started != -EINPROGRESS) return IoResult::FromErrno(-started);
   for (;;) {
     const IoResult waited = socket_.Await(Direction::kWrite, sched::WaitReason::kConnect);
     if (!waited.ok()) return waited;
@@ -392,5 +393,18 @@ Endpoint Conn::Name(int (Kernel::*ask)(int, sockaddr*, socklen_t*) const) {
 Endpoint Conn::peer() { return Name(&Kernel::GetPeerName); }
 
 Endpoint Conn::local() { return Name(&Kernel::GetSockName); }
+
+Endpoint Conn::original_destination(int family) {
+  constexpr int kOriginalDestination = 80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
+  const int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  int error = -EBADF;
+  socket_.Use([&] {
+    error = socket_.kernel().GetSockOpt(socket_.fd(), level, kOriginalDestination, &address, &size);
+  });
+  return error < 0 ? Endpoint()
+                   : Endpoint::FromSockaddr(reinterpret_cast<sockaddr*>(&address), size);
+}
 
 }  // namespace netpoll

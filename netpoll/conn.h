@@ -193,6 +193,11 @@ class Conn {
   // Empty when the peer is gone already.
   Endpoint peer();
   Endpoint local();
+  // Of an accepted connection that a packet filter of this machine redirected here (REDIRECT,
+  // DNAT): where it was going. Empty: the kernel knows nothing of it. One that came directly says
+  // local(), or nothing. `family`: of local(), AF_INET where that is an IPv4 address of an IPv6
+  // socket.
+  Endpoint original_destination(int family);
 
  private:
   // Every so many wake-ups it is looked at where it runs: twice in a row on another worker than its

@@ -1134,6 +1134,19 @@ TEST_P(ConnCallsTest, ARequestCostsOneReceiveAndOneSend) {
   Join();
 }
 
+// server/e2e/original_dst_test.py has connections that were redirected.
+TEST_P(ConnCallsTest, WhereAConnectionWasGoingMayBeUnknown) {
+  for (const int family : {AF_INET, AF_INET6}) {
+    End end = Open(0, family);
+    On(0, [&] {
+      calls_.Fail(Op::kGetSockOpt, ENOENT);  // nothing tracks connections
+      EXPECT_EQ(end.conn.original_destination(family), Endpoint());
+      end.conn.Close();
+      EXPECT_EQ(end.conn.original_destination(family), Endpoint());
+    });
+  }
+}
+
 TEST_P(ConnCallsTest, AConnectionThatNeverWaitsIsNeverRegistered) {
   End end = Open();
   end.peer.Send("x");

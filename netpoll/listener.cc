@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "netpoll/poller.h"
+#include "netpoll/socket_options.h"
 #include "sched/fibers.h"
 
 namespace netpoll {
@@ -66,6 +67,7 @@ absl::Status SetListenOptions(const Kernel& kernel, int fd, const ListenOptions&
 struct SocketKind {
   bool shares_port = false;
   bool mptcp = false;
+  bool transparent = false;
 };
 
 // A bound socket, or -errno.
@@ -83,6 +85,10 @@ int OpenAndBind(const Kernel& kernel, const Endpoint& at, const SocketKind& kind
   if (at.family() == AF_INET6) {
     const int& only = at.dual_stack() ? kOff : kOn;
     (void)kernel.SetSockOpt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+  }
+  if (kind.transparent && !at.is_unix()) {
+    const int set = SetTransparent(kernel, fd.get());
+    if (set < 0) return set;
   }
   const int bound = kernel.Bind(fd.get(), at.data(), at.size());
   return bound < 0 ? bound : fd.Release();
@@ -127,9 +133,9 @@ int BindUnix(const Kernel& kernel, const Endpoint& at) {
 
 // Who binds with SO_REUSEPORT joins another listener in silence, so first a socket is bound without
 // it.
-int Probe(const Kernel& kernel, const Endpoint& at, bool mptcp) {
+int Probe(const Kernel& kernel, const Endpoint& at, const SocketKind& kind) {
   if (at.asks_for_port()) return 0;
-  const OwnedFd probe(kernel, OpenAndBind(kernel, at, {.mptcp = mptcp}));
+  const OwnedFd probe(kernel, OpenAndBind(kernel, at, kind));
   return probe.get() < 0 ? probe.get() : 0;
 }
 
@@ -138,16 +144,20 @@ absl::Status FailedToOpen(const Endpoint& at, int error, const ListenOptions& op
     return absl::FailedPreconditionError(
         at.ToString() + ": mptcp=true: the kernel has none, or net.mptcp.enabled is 0");
   }
+  if (options.transparent && error == EPERM) {
+    return absl::PermissionDeniedError(at.ToString() + ": transparent=true: needs CAP_NET_ADMIN");
+  }
   return Failed(at, error);
 }
 
 absl::StatusOr<std::vector<BoundSocket>> BindAll(const Kernel& kernel, Endpoint at, int count,
                                                  const ListenOptions& options) {
+  SocketKind kind = {.mptcp = options.mptcp, .transparent = options.transparent};
   if (!at.is_unix()) {
-    const int error = Probe(kernel, at, options.mptcp);
+    const int error = Probe(kernel, at, kind);
     if (error < 0) return FailedToOpen(at, -error, options);
   }
-  const SocketKind kind = {.shares_port = count > 1, .mptcp = options.mptcp};
+  kind.shares_port = count > 1;
   std::vector<OwnedFd> fds;
   for (int i = 0; i < (at.is_unix() ? 1 : count); ++i) {
     OwnedFd fd(kernel, at.is_unix() ? BindUnix(kernel, at) : OpenAndBind(kernel, at, kind));

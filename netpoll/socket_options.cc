@@ -99,6 +99,13 @@ int BindSource(const Kernel& kernel, int fd, const Endpoint& source) {
   return set < 0 ? set : kernel.Bind(fd, source.data(), source.size());
 }
 
+absl::Status CheckTransparent(const Kernel& kernel, int fd) {
+  const int error = SetTransparent(kernel, fd);
+  if (error == 0) return absl::OkStatus();
+  const std::string why = error == -EPERM ? "needs CAP_NET_ADMIN" : std::strerror(-error);
+  return absl::FailedPreconditionError("source=client: " + why);
+}
+
 bool HasSource(const ConnectOptions& options) { return options.source.family() != AF_UNSPEC; }
 
 absl::Status CheckSource(const Kernel& kernel, int fd, const Endpoint& source) {
@@ -131,8 +138,15 @@ absl::Status CheckSocketOptions(const Kernel& kernel, int fd, const SocketOption
   return absl::OkStatus();
 }
 
+int SetTransparent(const Kernel& kernel, int fd) {
+  return kernel.SetSockOpt(fd, IPPROTO_IP, IP_TRANSPARENT, &kYes, sizeof kYes);
+}
+
 int SetConnectOptions(const Kernel& kernel, int fd, const ConnectOptions& options) {
   if (const int error = SetSocketOptions(kernel, fd, options.socket); error < 0) return error;
+  if (options.transparent) {
+    if (const int error = SetTransparent(kernel, fd); error < 0) return error;
+  }
   return HasSource(options) ? BindSource(kernel, fd, options.source) : 0;
 }
 
@@ -140,6 +154,7 @@ absl::Status CheckConnectOptions(const Kernel& kernel, int family, const Connect
   const int fd = kernel.Socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return absl::OkStatus();  // a matter of the moment, or of who connects there
   absl::Status status = CheckSocketOptions(kernel, fd, options.socket);
+  if (status.ok() && options.transparent) status = CheckTransparent(kernel, fd);
   if (status.ok() && HasSource(options)) status = CheckSource(kernel, fd, options.source);
   (void)kernel.Close(fd);
   return status;

@@ -5,6 +5,7 @@
 #define PARKWAY_NETPOLL_SOCKET_OPTIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -37,6 +38,12 @@ struct ConnectOptions {
   // Empty: it chooses the address, too.
   Endpoint source{};
   SocketOptions socket{};
+  // The source may be another machine's, of which the answers have to be led back here. Needs
+  // CAP_NET_ADMIN.
+  bool transparent = false;
+  // Called when the kernel has begun to connect, so that the connection has its addresses
+  // (Conn::local). Must not block. nullptr: nothing is called.
+  const std::function<void()>* begun = nullptr;
 };
 
 // Sets them on a TCP socket that neither listens nor is connected; what a listener accepts inherits
@@ -46,6 +53,10 @@ int SetSocketOptions(const Kernel& kernel, int fd, const SocketOptions& options)
 // Sets them likewise, for start-up. The error names option, value and reason: "mark=1: needs
 // CAP_NET_ADMIN"; there is one also where the kernel takes a smaller buffer without a word.
 absl::Status CheckSocketOptions(const Kernel& kernel, int fd, const SocketOptions& options);
+
+// Lets an IPv4 or IPv6 socket be bound to addresses that are not this machine's, and accept what
+// was sent to them (IP_TRANSPARENT). 0 or -errno; -EPERM without CAP_NET_ADMIN.
+int SetTransparent(const Kernel& kernel, int fd);
 
 // As SetSocketOptions, and binds the socket to its source. -EADDRNOTAVAIL: that is no address of
 // this machine.

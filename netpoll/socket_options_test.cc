@@ -132,6 +132,45 @@ TEST_F(SocketOptionsTest, ASourceIsAnAddressOfThisMachine) {
             "source=2001:db8::1: not an address of this machine");
 }
 
+// IP_TRANSPARENT.
+TEST_F(SocketOptionsTest, WithTheRightItConnectsFromAnybodysAddress) {
+  for (const char* text : {"192.0.2.1", "2001:db8::1"}) {
+    const Endpoint source = *Endpoint::ParseAddress(text);
+    const RawSocket socket(Kernel().Socket(source.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (SetTransparent(Kernel(), socket.fd()) == -EPERM) GTEST_SKIP() << "needs CAP_NET_ADMIN";
+    EXPECT_EQ(SetConnectOptions(Kernel(), socket.fd(), {.source = source, .transparent = true}), 0);
+    EXPECT_EQ(socket.local().AddressToString(), text);
+    EXPECT_TRUE(Check({.transparent = true}, source.family()).ok());
+  }
+}
+
+TEST_F(SocketOptionsTest, WithoutTheRightItSaysSo) {
+  calls_.Fail(Op::kSetSockOpt, EPERM);
+  EXPECT_EQ(Problem({.transparent = true}), "source=client: needs CAP_NET_ADMIN");
+  calls_.Fail(Op::kSetSockOpt, ENOPROTOOPT);
+  EXPECT_EQ(Problem({.transparent = true}), "source=client: Protocol not available");
+}
+
+TEST_F(SocketOptionsTest, ATransparentListener) {
+  for (const char* text : {"127.0.0.1:0", "[::1]:0", ":0"}) {
+    const Endpoint at = *Endpoint::Parse(text);
+    const auto bound = Bind(Kernel(), at, 1, {.transparent = true});
+    if (absl::IsPermissionDenied(bound.status())) GTEST_SKIP() << bound.status();
+    ASSERT_TRUE(bound.ok()) << bound.status();
+    const RawSocket listener(bound->front().fd);
+    EXPECT_EQ(Option(listener.fd(), IPPROTO_IP, IP_TRANSPARENT), 1);
+  }
+  class NotTransparent : public ScriptedCalls {
+    int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) override {
+      if (level == IPPROTO_IP && name == IP_TRANSPARENT) return -EPERM;
+      return ScriptedCalls::SetSockOpt(fd, level, name, value, size);
+    }
+  } refusing;
+  const Endpoint at = *Endpoint::Parse("127.0.0.1:0");
+  EXPECT_EQ(std::string(Bind(Kernel(&refusing), at, 1, {.transparent = true}).status().message()),
+            "127.0.0.1:0: transparent=true: needs CAP_NET_ADMIN");
+}
+
 TEST_F(SocketOptionsTest, AListenerSaysWhatItIsRefused) {
   const Endpoint at = *Endpoint::Parse("127.0.0.1:0");
   EXPECT_THAT(

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "netpoll/endpoint.h"
 #include "sched/clock.h"
 #include "sched/testing/one_thread_host.h"
 
@@ -68,6 +69,12 @@ class TcpEnd final {
   sched::Deadline fin_received_at() const { return fin_received_at_; }
   sched::Deadline shut_down_at() const { return shut_down_at_; }  // kNever: it was not, or closed
   sched::Deadline closed_at() const { return closed_at_; }        // when its owner let go
+
+  // Of the end that connects: to what address its owner did, and from which. The network goes by
+  // the port that it is told; where that is another one's, a packet filter led the connection
+  // there.
+  Endpoint dialed{};
+  Endpoint name{};
 
   // Called when something changed, with the EPOLL* bits it may have changed, 0 for any. The owner
   // sets it; it may come from within the owner's own operations.

@@ -7,26 +7,34 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
+#include "netpoll/endpoint.h"
 #include "sched/check.h"
 
 namespace netpoll::sim {
 namespace {
 
 constexpr int kFirstPort = 40000;  // for sockets bound to port 0
+constexpr int kOriginalDst = 80;   // SO_ORIGINAL_DST
 
 int PortOf(const sockaddr* address) {
   return ntohs(reinterpret_cast<const sockaddr_in*>(address)->sin_port);
 }
 
-void WriteLoopback(int port, sockaddr* address, socklen_t* size) {
-  sockaddr_in name = {};
-  name.sin_family = AF_INET;
-  name.sin_port = htons(static_cast<uint16_t>(port));
-  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::memcpy(address, &name, std::min<size_t>(*size, sizeof name));
-  *size = sizeof name;
+void Write(const Endpoint& name, sockaddr* address, socklen_t* size) {
+  std::memcpy(address, name.data(), std::min(*size, name.size()));
+  *size = name.size();
+}
+
+Endpoint LoopbackAt(int port) { return *Endpoint::Parse("127.0.0.1:" + std::to_string(port)); }
+
+bool IsKnown(const Endpoint& name) { return name.family() != AF_UNSPEC; }
+
+// Where the peer of an accepted connection was going; empty: here.
+Endpoint OriginalOf(const TcpEnd* end) {
+  return end == nullptr || end->peer() == nullptr ? Endpoint() : end->peer()->dialed;
 }
 
 }  // namespace
@@ -63,6 +71,7 @@ struct SimKernel::SocketFile final : File {
   bool takes_port_late = false;  // IP_BIND_ADDRESS_NO_PORT
   uint32_t source = 0;           // the address it was bound to for a connect
   int remote_port = 0;           // to which it connected
+  bool transparent = false;      // IP_TRANSPARENT
   bool linger_zero = false;
 };
 
@@ -152,11 +161,13 @@ int SimKernel::Socket(int domain, int, int) {
   return Install(std::make_unique<SocketFile>());
 }
 
-int SimKernel::Bind(int fd, const sockaddr* address, socklen_t) {
+int SimKernel::Bind(int fd, const sockaddr* address, socklen_t size) {
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
   int port = PortOf(address);
   if (port == 0 && socket->takes_port_late) {
+    const bool is_local = Endpoint::FromSockaddr(address, size).is_loopback();
+    if (!is_local && !socket->transparent) return -EADDRNOTAVAIL;
     socket->source = reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr;
     return 0;
   }
@@ -201,10 +212,14 @@ int SimKernel::Accept4(int fd, sockaddr* address, socklen_t* size, int) {
   raw->end = socket->listener->queue.front();
   raw->port = socket->port;
   raw->shares_port = true;
+  raw->transparent = socket->transparent;
   socket->listener->queue.pop_front();
   raw->end->on_change = [this, raw](uint32_t events) { Changed(*raw, events); };
   host_.Note("accept", number, raw->end->number);
-  if (address != nullptr) WriteLoopback(raw->port, address, size);
+  if (address != nullptr) {
+    const Endpoint& peer = raw->end->peer()->name;
+    Write(IsKnown(peer) ? peer : LoopbackAt(raw->port), address, size);
+  }
   return number;
 }
 
@@ -217,7 +232,7 @@ bool SimKernel::HasPort(uint32_t source, int remote_port) const {
   return used < options_.ports;
 }
 
-int SimKernel::Connect(int fd, const sockaddr* address, socklen_t) {
+int SimKernel::Connect(int fd, const sockaddr* address, socklen_t size) {
   host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
@@ -225,7 +240,10 @@ int SimKernel::Connect(int fd, const sockaddr* address, socklen_t) {
   if (options_.connect_error != 0) return -options_.connect_error;
   if (!HasPort(socket->source, PortOf(address))) return -EADDRNOTAVAIL;
   socket->remote_port = PortOf(address);
-  socket->end = network_.Connect(socket->remote_port);
+  socket->end =
+      network_.Connect(options_.led_back_to != 0 ? options_.led_back_to : socket->remote_port);
+  socket->end->dialed = Endpoint::FromSockaddr(address, size);
+  socket->end->name = LoopbackAt(1 + socket->end->number % 65535);
   socket->end->on_change = [this, socket](uint32_t events) { Changed(*socket, events); };
   return -EINPROGRESS;
 }
@@ -378,7 +396,13 @@ int SimKernel::GetSockOpt(int fd, int level, int name, void* value, socklen_t* s
   host_.Pause();
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
-  PARKWAY_CHECK(level == SOL_SOCKET && name == SO_ERROR, name);  // the only one simulated
+  if (level == IPPROTO_IP && name == kOriginalDst) {
+    const Endpoint original = OriginalOf(socket->end);
+    if (!IsKnown(original)) return -ENOENT;
+    Write(original, static_cast<sockaddr*>(value), size);
+    return 0;
+  }
+  PARKWAY_CHECK(level == SOL_SOCKET && name == SO_ERROR, name);  // no others are simulated
   const int error = socket->end != nullptr ? socket->end->TakeError() : 0;
   std::memcpy(value, &error, sizeof error);
   *size = sizeof error;
@@ -390,6 +414,7 @@ int SimKernel::SetSockOpt(int fd, int level, int name, const void* value, sockle
   if (socket == nullptr) return -EBADF;
   if (level == SOL_SOCKET && name == SO_REUSEPORT) socket->shares_port = true;
   if (level == IPPROTO_IP && name == IP_BIND_ADDRESS_NO_PORT) socket->takes_port_late = true;
+  if (level == IPPROTO_IP && name == IP_TRANSPARENT) socket->transparent = true;
   if (level == SOL_SOCKET && name == SO_LINGER) {
     const auto* const how = static_cast<const linger*>(value);
     socket->linger_zero = how->l_onoff != 0 && how->l_linger == 0;
@@ -400,7 +425,15 @@ int SimKernel::SetSockOpt(int fd, int level, int name, const void* value, sockle
 int SimKernel::GetSockName(int fd, sockaddr* address, socklen_t* size) {
   SocketFile* const socket = Find<SocketFile>(fd);
   if (socket == nullptr) return -EBADF;
-  WriteLoopback(socket->port, address, size);
+  const Endpoint original = OriginalOf(socket->end);
+  const bool came_directly = original.is_loopback() && original.port() == socket->port;
+  if (came_directly || (socket->transparent && IsKnown(original))) {
+    Write(original, address, size);
+  } else if (socket->end != nullptr && IsKnown(socket->end->name)) {
+    Write(socket->end->name, address, size);
+  } else {
+    Write(LoopbackAt(socket->port), address, size);
+  }
   return 0;
 }
 
@@ -410,7 +443,7 @@ int SimKernel::GetPeerName(int fd, sockaddr* address, socklen_t* size) {
   if (socket == nullptr) return -EBADF;
   const int error = socket->end != nullptr ? socket->end->PeerNameError() : ENOTCONN;
   if (error != 0) return -error;
-  WriteLoopback(socket->port, address, size);
+  Write(LoopbackAt(socket->port), address, size);
   return 0;
 }
 

@@ -28,6 +28,7 @@ class SimKernel final : public KernelCalls {
     // Since the start: when the system's table of open files is full, and when not any more.
     sched::Duration table_full_from{0};
     sched::Duration table_full_until{0};
+    int led_back_to = 0;  // the port at which every connect arrives, by a packet filter; 0: none
     // Chances in 1024.
     int interrupted_chance = 0;            // a call that may block returns -EINTR
     int spurious_event_chance = 0;         // a wait also reports a socket where nothing changed
