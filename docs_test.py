@@ -76,6 +76,10 @@ NOT_RUN = {
     "systemctl kill --kill-whom=main --signal=USR1 parkway":
         "needs systemd; //server/e2e:logs_test sends the signal",
     "sudo systemctl edit parkway": MACHINE,
+    **dict.fromkeys((
+        "ip rule add fwmark 1 lookup 100", "ip route add local 0.0.0.0/0 dev lo table 100",
+        "ip -6 rule add fwmark 1 lookup 100", "ip -6 route add local ::/0 dev lo table 100",
+    ), "changes the machine; //server/e2e:original_dst_test takes it from the page"),
 }
 
 OTHER_TEXT = (  # what programs print, and what goes into files
@@ -86,6 +90,8 @@ OTHER_TEXT = (  # what programs print, and what goes into files
     r"--(listen|backend)=\S+$",
     r'192.0.2.7:33313 ', r'{"time":', r"parkway: --access_log=/var/log/parkway/access: No space",
     r"\[Service\]$", r"TimeoutStopSec=10min$",
+    # Of nft, which //server/e2e:original_dst_test takes from the page.
+    r"table inet parkway {$", r"  chain prerouting {$", r"    (type|iifname|socket) ", r" *}$",
 )
 
 RUN = {}  # line: the test that runs it
@@ -205,7 +211,10 @@ class Routes(programs_test.ProgramTest):
           "overload=reset'",
           "parkway --check --route='a listen=:443 sni=a.example.com to=10.0.0.1:443' "
           "--route='b listen=:443 sni=*.example.com alpn=h2 to=10.0.0.2:443' "
-          "--route='rest listen=:443 to=10.0.0.3:443'")
+          "--route='rest listen=:443 to=10.0.0.3:443'",
+          "parkway --check --route='out listen=:3128 to=original_dst "
+          "allow_dst=203.0.113.0/24,2001:db8::/32'",
+          "parkway --check --route='web listen=:80 to=10.0.0.1:80,10.0.0.2:80 source=client'")
     def test_options_of_a_route(self, *lines):
         for line in lines:
             done = run_parkway(*shlex.split(line)[1:])

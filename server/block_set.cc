@@ -51,21 +51,24 @@ absl::Status ReadBlockPart(std::string_view part, std::string& text, std::vector
 
 }  // namespace
 
+absl::Status ReadBlocks(std::string_view text, std::string& printed, std::vector<Cidr>& blocks) {
+  for (size_t count = 1;; ++count) {
+    if (count > kInlineBlocksMax) {
+      return absl::InvalidArgumentError("more than " + std::to_string(kInlineBlocksMax) +
+                                        " blocks; write them into a file, @PATH");
+    }
+    const std::string_view part = text.substr(0, text.find(','));
+    const absl::Status read = ReadBlockPart(part, printed, blocks);
+    if (!read.ok() || part.size() == text.size()) return read;
+    text.remove_prefix(part.size() + 1);
+  }
+}
+
 absl::StatusOr<BlockList> BlockList::Parse(std::string_view text) {
   BlockList list;
   if (text.empty()) return list;
   std::vector<Cidr> blocks;
-  for (size_t count = 1;; ++count) {
-    if (count > kInlineMax) {
-      return absl::InvalidArgumentError("more than " + std::to_string(kInlineMax) +
-                                        " blocks; write them into a file, @PATH");
-    }
-    const std::string_view part = text.substr(0, text.find(','));
-    const absl::Status read = ReadBlockPart(part, list.text, blocks);
-    if (!read.ok()) return read;
-    if (part.size() == text.size()) break;
-    text.remove_prefix(part.size() + 1);
-  }
+  if (const absl::Status read = ReadBlocks(text, list.text, blocks); !read.ok()) return read;
   list.set = std::make_shared<const BlockSet>(blocks);
   return list;
 }

@@ -29,17 +29,21 @@ class BlockSet {
   std::vector<Cidr> blocks_;  // in their order, none within another
 };
 
+// Blocks in a list; and in each of its files, of up to 1 MiB, some 60000.
+inline constexpr size_t kInlineBlocksMax = 1024;
+
+// Reads 10.0.0.0/8,::1,@/etc/parkway/blocks: blocks, and files that have one in each line, where #
+// begins a comment. Appends the blocks, and to `printed` the text from which it makes them. BLOCKS
+// THE THREAD on files. Errors (kInvalidArgument) name the part, or the file and line, that is
+// wrong.
+absl::Status ReadBlocks(std::string_view text, std::string& printed, std::vector<Cidr>& blocks);
+
 // A list as it was written, and the blocks it holds, which copies share; equal if both are.
 struct BlockList {
-  // In the list; and in each of its files, of up to 1 MiB, some 60000 blocks.
-  static constexpr size_t kInlineMax = 1024;
-
   std::string text{};
   std::shared_ptr<const BlockSet> set{};  // nullptr: there is no list
 
-  // Reads 10.0.0.0/8,::1,@/etc/parkway/blocks: blocks, and files that have one in each line, where
-  // # begins a comment. BLOCKS THE THREAD on files. Errors (kInvalidArgument) name the part, or the
-  // file and line, that is wrong.
+  // As ReadBlocks.
   static absl::StatusOr<BlockList> Parse(std::string_view text);
 
   bool empty() const { return text.empty(); }

@@ -58,7 +58,7 @@ TEST(BlockListTest, AnErrorNamesThePart) {
   EXPECT_EQ(Problem("10.0.0.0/33"), "10.0.0.0/33: the prefix must be 0 to 32");
   EXPECT_EQ(Problem("@"), "@: No such file or directory");
   std::string many = "::1";
-  for (size_t i = 1; i < BlockList::kInlineMax; ++i) many += ",::1";
+  for (size_t i = 1; i < kInlineBlocksMax; ++i) many += ",::1";
   EXPECT_EQ(Problem(many), "");
   EXPECT_EQ(Problem(many + ",::1"), "more than 1024 blocks; write them into a file, @PATH");
 }

@@ -245,13 +245,16 @@ DEFINE_string(send_proxy_tlvs, "",
               "came.");
 DEFINE_string(
     source, "",
-    "Addresses to connect to backends from, in turn. "
+    "Addresses to connect from, in turn; client: the client's own. "
     "Up to 256 IP addresses of this machine, separated by commas; without any, the "
     "kernel chooses one. For firewalls that know the proxy by its address, and for many "
     "connections to few backends: an address has as many to each backend as "
     "net.ipv4.ip_local_port_range has ports, 28232 by default, and one that has none left "
     "is passed over (no_source_port when all are). Costs two system calls per "
-    "connection.");
+    "connection. client: the client's own address, with a port of the kernel's choice, so that "
+    "backends see clients as if there were no proxy; backends have to send their answers through "
+    "this machine, and its rules lead them to the daemon (docs/routes.md). Needs CAP_NET_ADMIN and "
+    "costs three system calls per connection.");
 DEFINE_string(keepalive_idle, "60s",
               "Silence before TCP keepalive probes the client; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "
@@ -303,6 +306,10 @@ DEFINE_bool(mptcp, false,
             "Accepts Multipath TCP. "
             "true or false. Clients may use several paths at once; others are served as ever. "
             "Needs net.mptcp.enabled, and goes not with user_timeout.");
+DEFINE_bool(transparent, false,
+            "Accepts what a packet filter hands over (tproxy). "
+            "true or false. Whatever address it was sent to, which to=original_dst and send_proxy "
+            "then know (IP_TRANSPARENT). Needs CAP_NET_ADMIN.");
 DEFINE_string(buffer_memory, "64MiB",
               "Bound of the memory for bytes on their way, all together. "
               "A size, 64KiB to 1TiB: what slow receivers have not taken yet; idle connections "
@@ -823,7 +830,7 @@ std::string Amount(const Config& config) {
 void AppendRoute(const Route& route, const RouteOptions& defaults,
                  std::vector<std::string>& lines) {
   const bool is_default = lines.empty() && route.name == kDefaultRoute && route.from.empty() &&
-                          route.options == defaults;
+                          !route.to_original_dst() && route.options == defaults;
   if (!is_default) {
     lines.push_back("--route=" + FormatRoute(route, defaults));
     return;

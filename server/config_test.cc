@@ -15,6 +15,7 @@ namespace parkway {
 namespace {
 
 using netpoll::Endpoint;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -202,6 +203,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
                               "--fastopen=9",
                               "--defer_accept=3s",
                               "--mptcp",
+                              "--transparent",
                               "--accept_proxy=any",
                               "--trusted=10.0.0.0/8,::1",
                               "--handshake_timeout=4s",
@@ -268,6 +270,8 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(options.fastopen, 9);
   EXPECT_EQ(options.defer_accept, 3s);
   EXPECT_TRUE(options.mptcp);
+  EXPECT_TRUE(options.transparent);
+  EXPECT_FALSE(options.source_is_client);
   EXPECT_EQ(options.accept_proxy, AcceptProxy::kAny);
   EXPECT_EQ(options.trusted.text, "10.0.0.0/8,::1/128");
   EXPECT_EQ(options.allow.text, "10.0.0.0/8");
@@ -356,6 +360,7 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
       {"--fastopen=-1", "must be a whole number, 0 to 1000000"},
       {"--defer_accept=500ms", "must be 0 or 1s to 1h"},
       {"--mptcp=on", "must be true or false"},
+      {"--transparent=on", "must be true or false"},
       {"--accept_proxy=v3", "must be off, v1, v2 or any"},
       {"--trusted=10.0.0.0/8,10.0.0.1/8",
        "10.0.0.1/8: has bits beyond its prefix; widen the prefix or clear them"},
@@ -401,12 +406,20 @@ TEST(ConfigTest, ABadValueNamesFlagValueAndProblem) {
       {"--backend=nosuch.invalid:80", "cannot resolve: Name or service not known"},
       {"--backend=10.0.0.1:80,10.0.0.2:80", "one address per flag; repeat --backend"},
       {"--backend=10.0.0.1:0", "a backend's port must be 1-65535"},
+      {"--backend=original_dst",
+       "original_dst stands alone, in a route: to=original_dst allow_dst=BLOCKS"},
       {"--backend=:80", "name the host to connect to, such as 127.0.0.1"},
       {"--backend=0.0.0.0:80", "name the host to connect to, such as 127.0.0.1"},
   };
   for (const auto& [flag, problem] : table) {
     EXPECT_EQ(BadProxy(flag), absl::StrCat(flag, ": ", problem));
   }
+}
+
+TEST(ConfigTest, TheSourceMayBeTheClients) {
+  const Config config = Good({"--listen=:80", "--backend=10.0.0.1:80", "--source=client"});
+  EXPECT_TRUE(config.routes.front().options.source_is_client);
+  EXPECT_THAT(ToFlags(config), Contains("--source=client"));
 }
 
 TEST(ConfigTest, AnAddressWithControlCharactersIsNamedOnce) {
@@ -591,7 +604,7 @@ TEST(ConfigTest, HelpIsShortAndComplete) {
     std::istringstream lines(out.str());
     int count = 0;
     for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 100u) << line;
-    EXPECT_LE(count, 99);
+    EXPECT_LE(count, 100);
     for (const std::string topic : {"What it serves", "Of each route", "Limits", "Process"}) {
       EXPECT_THAT(out.str(), HasSubstr("\n" + topic));
     }

@@ -23,25 +23,28 @@ netpoll::SocketOptions SocketOptionsOf(const RouteOptions& options,
 }
 
 Connector::Connector(const RouteOptions& options)
-    : inet_(WaysOf(AF_INET, options)), inet6_(WaysOf(AF_INET6, options)) {}
+    : from_client_(options.source_is_client),
+      inet_(WaysOf(AF_INET, options)),
+      inet6_(WaysOf(AF_INET6, options)) {}
 
 Connector::Ways Connector::WaysOf(int family, const RouteOptions& options) {
   const netpoll::SocketOptions socket = SocketOptionsOf(options, options.backend_keepalive_idle);
   Ways ways;
   for (const Endpoint& source : options.source) {
-    if (source.family() == family) ways.push_back({source, socket});
+    if (source.family() == family) ways.push_back({.source = source, .socket = socket});
   }
-  if (ways.empty()) ways.push_back({Endpoint(), socket});
+  if (ways.empty()) ways.push_back({.socket = socket, .transparent = options.source_is_client});
   return ways;
 }
 
-absl::Status Connector::Check(const netpoll::Kernel& kernel,
-                              const std::vector<Backend>& backends) const {
+absl::Status Connector::Check(const netpoll::Kernel& kernel, const Route& route) const {
   for (const int family : {AF_INET, AF_INET6}) {
     const auto is_of_it = [&](const Backend& backend) {
       return backend.at.front().family() == family;  // all addresses of a name are of one
     };
-    if (std::none_of(backends.begin(), backends.end(), is_of_it)) continue;
+    const bool is_needed = route.to_original_dst() ||
+                           std::any_of(route.backends.begin(), route.backends.end(), is_of_it);
+    if (!is_needed) continue;
     for (const ConnectOptions& way : WaysTo(family)) {
       const absl::Status status = netpoll::CheckConnectOptions(kernel, family, way);
       if (!status.ok()) return status;
@@ -50,14 +53,23 @@ absl::Status Connector::Check(const netpoll::Kernel& kernel,
   return absl::OkStatus();
 }
 
-IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline) {
+IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline,
+                            const Caller& caller) {
   const Ways& ways = WaysTo(to.family());
+  const bool from_client = from_client_ && !to.is_unix() && caller.client.family() == to.family();
+  const auto connect_by = [&](const ConnectOptions& way) {
+    if (!from_client && caller.begun == nullptr) return conn.Connect(to, deadline, way);
+    ConnectOptions own = way;
+    if (from_client) own.source = caller.client.Expand().WithPort(0);
+    own.begun = caller.begun;
+    return conn.Connect(to, deadline, own);
+  };
   const uint32_t turn = ways.size() > 1 ? turn_.fetch_add(1, std::memory_order_relaxed) : 0;
-  IoResult result = conn.Connect(to, deadline, ways[turn % ways.size()]);
+  IoResult result = connect_by(ways[turn % ways.size()]);
   for (size_t i = 1; i < ways.size() && result.os_error == EADDRNOTAVAIL; ++i) {
     // The kernel has looked at every port, which took milliseconds of this worker.
     sched::Yield();
-    result = conn.Connect(to, deadline, ways[(turn + i) % ways.size()]);
+    result = connect_by(ways[(turn + i) % ways.size()]);
   }
   return result;
 }

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,21 +23,28 @@ namespace parkway {
 // What the sockets to clients and to backends are told alike, with the keepalive of the one side.
 netpoll::SocketOptions SocketOptionsOf(const RouteOptions& options, sched::Duration keepalive_idle);
 
+// Who wants a connection.
+struct Caller {
+  netpoll::CompactEndpoint client{};             // for whom; names nothing: a check
+  const std::function<void()>* begun = nullptr;  // as netpoll::ConnectOptions has it
+};
+
 class Connector {
  public:
   explicit Connector(const RouteOptions& options);
   Connector(const Connector&) = delete;
   Connector& operator=(const Connector&) = delete;
 
-  // Whether this machine grants what connects to `backends` need. The error names the option, its
-  // value and the reason. Any thread.
-  absl::Status Check(const netpoll::Kernel& kernel, const std::vector<Backend>& backends) const;
+  // Whether this machine grants what connects need that the route makes. The error names the
+  // option, its value and the reason. Any thread.
+  absl::Status Check(const netpoll::Kernel& kernel, const Route& route) const;
 
   // Connects as Conn::Connect does, each time from the next source address of the family of `to`,
   // if there are any. One that has no free port is passed over: EADDRNOTAVAIL is the error only
   // when all have none; other fibers have their turn between two. From any fiber, which it blocks.
+  // Where the client is the source, and of the family of `to`, from its address.
   netpoll::IoResult Connect(netpoll::Conn& conn, const netpoll::Endpoint& to,
-                            sched::Deadline deadline);
+                            sched::Deadline deadline, const Caller& caller = Caller());
 
  private:
   using Ways = std::vector<netpoll::ConnectOptions>;
@@ -46,6 +54,7 @@ class Connector {
   // To a Unix socket they mean nothing.
   const Ways& WaysTo(int family) const { return family == AF_INET6 ? inet6_ : inet_; }
 
+  const bool from_client_;
   const Ways inet_;
   const Ways inet6_;
   std::atomic<uint32_t> turn_{0};  // relaxed: any order of turns will do

@@ -28,12 +28,13 @@ class ConnectorTest : public netpoll::NetpollTest {
   }
 
   // The address from which the backend is connected to; empty: it is not, for want of one.
-  std::string Connect(Connector& connector, const RawSocket& backend) {
+  std::string Connect(Connector& connector, const RawSocket& backend,
+                      const netpoll::CompactEndpoint& client = netpoll::CompactEndpoint()) {
     std::string source;
     On(0, [&] {
       Conn conn(poller());
-      const IoResult result =
-          connector.Connect(conn, backend.local(), sched::Now() + netpoll::kAtOnce);
+      const IoResult result = connector.Connect(
+          conn, backend.local(), sched::Now() + netpoll::kAtOnce, {.client = client});
       if (result.ok()) source = conn.local().AddressToString();
       EXPECT_EQ(result.os_error, result.ok() ? 0 : EADDRNOTAVAIL);
     });
@@ -86,10 +87,28 @@ TEST_P(ConnectorTest, EachIsTriedOnce) {
   EXPECT_EQ(calls_.count(Op::kConnect), 3);
 }
 
+TEST_P(ConnectorTest, TheSourceMayBeTheClients) {
+  const Route route = {.allow_dst = *Destinations::Parse("::/0")};
+  Connector connector({.source_is_client = true});
+  const absl::Status granted = connector.Check(poller().kernel(), route);
+  if (!granted.ok()) GTEST_SKIP() << granted;
+  const auto client = [](const char* text) {
+    return netpoll::CompactEndpoint(*Endpoint::Parse(text));
+  };
+  EXPECT_EQ(Connect(connector, backend_, client("127.0.0.9:80")), "127.0.0.9");
+  EXPECT_EQ(Connect(connector, backend6_, client("[::1]:80")), "::1");
+  EXPECT_EQ(Connect(connector, backend_, client("[::ffff:127.0.0.8]:80")), "127.0.0.8");
+  // Of another family, or nobody's: a check, or who came over a Unix socket.
+  EXPECT_EQ(Connect(connector, backend6_, client("127.0.0.9:80")), "::1");
+  EXPECT_EQ(Connect(connector, backend_, client("[::1]:80")), "127.0.0.1");
+  EXPECT_EQ(Connect(connector, backend_, client("unix:/a")), "127.0.0.1");
+  EXPECT_EQ(Connect(connector, backend_), "127.0.0.1");
+}
+
 TEST_P(ConnectorTest, WhatTheMachineRefusesIsSaidBefore) {
-  const std::vector<Backend> backends = {{.text = "", .at = {backend_.local()}}};
+  Route route = {.backends = {{.text = "", .at = {backend_.local()}}}};
   const auto problem = [&](const RouteOptions& options) {
-    return std::string(Connector(options).Check(poller().kernel(), backends).message());
+    return std::string(Connector(options).Check(poller().kernel(), route).message());
   };
   EXPECT_EQ(problem({}), "");
   EXPECT_EQ(problem({.source = {From("127.0.0.2"), From("::1")}}), "");
@@ -97,6 +116,12 @@ TEST_P(ConnectorTest, WhatTheMachineRefusesIsSaidBefore) {
             "source=192.0.2.1: not an address of this machine");
   calls_.Fail(Op::kSetSockOpt, EPERM);
   EXPECT_EQ(problem({.mark = 5}), "mark=5: needs CAP_NET_ADMIN");
+  calls_.Fail(Op::kSetSockOpt, EPERM);
+  EXPECT_EQ(problem({.source_is_client = true}), "source=client: needs CAP_NET_ADMIN");
+  // It is not known where clients are going: both families are asked for.
+  route = {.allow_dst = *Destinations::Parse("10.0.0.0/8")};
+  EXPECT_EQ(problem({.source = {From("2001:db8::1")}}),
+            "source=2001:db8::1: not an address of this machine");
 }
 
 }  // namespace

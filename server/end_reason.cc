@@ -31,6 +31,10 @@ const char* ToString(EndReason reason) {
       return "no_route";
     case EndReason::kDenied:
       return "denied";
+    case EndReason::kDstDenied:
+      return "dst_denied";
+    case EndReason::kDstLoop:
+      return "dst_loop";
     case EndReason::kTooMany:
       return "too_many";
     case EndReason::kTooFast:

@@ -23,6 +23,9 @@ enum class EndReason : uint8_t {
   kNoSourcePort,      // this machine had no free port for the backend tried last
   kNoRoute,           // no route of its listener serves the client
   kDenied,            // its route's allow or deny is against it
+  kDstDenied,         // its route's allow_dst has not where the client was going
+  kDstLoop,           // the client was going to the daemon itself, is one of its connections that
+                      // came back, or nobody knows where it was going
   kTooMany,           // max_conns or listener_max_conns was reached, and it could not wait:
                       // overload is reset, or a reload took its address away
   kTooFast,           // likewise max_conn_rate or listener_conn_rate
@@ -51,7 +54,7 @@ enum class EndReason : uint8_t {
   kDrain,             // left when drain_timeout had passed
   kStop,              // left when the second SIGTERM came
 };
-inline constexpr int kEndReasons = 39;
+inline constexpr int kEndReasons = 41;
 
 // Such as "client_fin".
 const char* ToString(EndReason reason);

@@ -87,17 +87,20 @@ template <class Owner>
 struct BlocksField {
   BlockList Owner::*field;
 };
-// IP addresses without a port, separated by commas; empty: none.
+// IP addresses without a port, separated by commas, or the word client, which sets the other field;
+// empty: neither.
 template <class Owner>
-struct AddressesField {
-  std::vector<netpoll::Endpoint> Owner::*field;
+struct SourceField {
+  std::vector<netpoll::Endpoint> Owner::*addresses;
+  bool Owner::*client;
   size_t max;
 };
+inline constexpr std::string_view kSourceIsClient = "client";
 template <class Owner>
 using Field =
     std::variant<BoolField<Owner>, CountField<Owner, int>, CountField<Owner, int64_t>,
                  DurationField<Owner>, SizeField<Owner>, ChoiceField<Owner>, TextField<Owner>,
-                 AddressesField<Owner>, BlocksField<Owner>, WordsField<Owner>>;
+                 SourceField<Owner>, BlocksField<Owner>, WordsField<Owner>>;
 
 // A setting of `Owner`: a flag, or a key of a route.
 template <class Owner>
@@ -212,10 +215,13 @@ absl::Status Set(const TextField<Owner>& text, std::string_view value, Owner& ow
 }
 
 template <class Owner>
-absl::Status Set(const AddressesField<Owner>& list, std::string_view value, Owner& owner) {
-  absl::StatusOr<std::vector<netpoll::Endpoint>> addresses = ParseAddresses(value, list.max);
+absl::Status Set(const SourceField<Owner>& source, std::string_view value, Owner& owner) {
+  const bool is_client = value == kSourceIsClient;
+  absl::StatusOr<std::vector<netpoll::Endpoint>> addresses =
+      ParseAddresses(is_client ? "" : value, source.max);
   if (!addresses.ok()) return addresses.status();
-  owner.*list.field = *std::move(addresses);
+  owner.*source.addresses = *std::move(addresses);
+  owner.*source.client = is_client;
   return absl::OkStatus();
 }
 
@@ -262,8 +268,9 @@ std::string Get(const TextField<Owner>& text, const Owner& owner) {
   return FormatBytes(owner.*text.field);
 }
 template <class Owner>
-std::string Get(const AddressesField<Owner>& list, const Owner& owner) {
-  return FormatAddresses(owner.*list.field);
+std::string Get(const SourceField<Owner>& source, const Owner& owner) {
+  if (owner.*source.client) return std::string(kSourceIsClient);
+  return FormatAddresses(owner.*source.addresses);
 }
 template <class Owner>
 std::string Get(const BlocksField<Owner>& list, const Owner& owner) {

@@ -76,6 +76,7 @@ EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   const RouteOptions& options = door.frontend->options;
   auto& [client, facts] = handshake;
   facts.arrival = std::make_unique<SessionFacts::Arrival>();
+  facts.arrival->heard = true;
   client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
   EndReason refused = EndReason::kNone;
   if (options.accept_proxy != AcceptProxy::kOff) {
@@ -124,9 +125,11 @@ void Server::EndHandshakes() {
   }
 }
 
-// Tells the backend, if it wants to know, who the client is: before anything else.
-IoResult Server::Introduce(Session& session, sched::Deadline deadline) const {
-  const RouteOptions& options = static_cast<ServedRoute&>(session.route()).config().options;
+// Tells the backend `to`, if it wants to know, who the client is: before anything else.
+IoResult Server::Introduce(Session& session, const netpoll::Endpoint& to,
+                           sched::Deadline deadline) const {
+  const Route& route = static_cast<ServedRoute&>(session.route()).config();
+  const RouteOptions& options = route.options;
   if (options.send_proxy == SendProxy::kOff) return {};
   const SessionFacts& facts = session.facts();
   const ProxyHeader* const received =
@@ -137,7 +140,7 @@ IoResult Server::Introduce(Session& session, sched::Deadline deadline) const {
     header.destination = received->destination;
   } else {
     header.source = facts.client.Expand();
-    header.destination = LocalOf(session.client());
+    header.destination = route.to_original_dst() ? to : LocalOf(session.client());
   }
   header.checksum = (options.send_proxy_tlvs & kProxyTlvChecksum) != 0;
   std::string unique_id;

@@ -21,6 +21,7 @@ netpoll::ListenOptions ListenOptionsOf(const RouteOptions& options) {
           .fastopen = options.fastopen,
           .defer_accept = options.defer_accept,
           .mptcp = options.mptcp,
+          .transparent = options.transparent,
           .socket = SocketOptionsOf(options, options.keepalive_idle)};
 }
 
@@ -141,6 +142,7 @@ absl::Status Server::Apply(const Config& next) {
     std::move(doors.begin(), doors.end(), std::back_inserter(doors_));
   }
   Give(plans);
+  own_addresses_.Set(AddressesThatStay());
   if (scheduler_ == nullptr) return absl::OkStatus();  // the first one: StartWorkers goes on
   StartDoors(first_new);
   Settle(std::move(retired));
@@ -165,7 +167,7 @@ Server::Frontend* Server::FrontendOf(const Plan& plan) const {
 absl::Status Server::CheckConnects(const Routes& fresh) const {
   for (const auto& route : fresh) {
     const absl::Status status =
-        route->connector().Check(poller_->kernel(), route->config().backends);
+        route->connector().Check(poller_->kernel(), route->config());
     if (status.ok()) continue;
     const std::string title = route->Title();
     return absl::Status(status.code(),
@@ -255,6 +257,17 @@ void Server::Give(const std::vector<Plan>& plans) {
     }
     GiveRoutes(*plan, *door);
   }
+}
+
+std::vector<netpoll::Endpoint> Server::AddressesThatStay() const {
+  std::vector<netpoll::Endpoint> found;
+  const Frontend* last = nullptr;
+  for (const auto& door : doors_) {
+    const bool stays = !door->frontend->leaves.load(std::memory_order_relaxed);
+    if (stays && door->frontend != last) found.push_back(door->socket.at);
+    last = door->frontend;
+  }
+  return found;
 }
 
 void Server::GiveRoutes(const Plan& plan, Door& door) {

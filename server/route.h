@@ -14,6 +14,7 @@
 #include "netpoll/endpoint.h"
 #include "server/block_set.h"
 #include "server/cidr.h"
+#include "server/destinations.h"
 #include "server/proxy_header.h"
 
 namespace parkway {
@@ -81,6 +82,7 @@ struct RouteOptions {
   Overload overload = Overload::kPause;
   std::chrono::nanoseconds defer_accept{0};  // whole seconds
   bool mptcp = false;
+  bool transparent = false;  // takes what was sent to other addresses
   std::chrono::nanoseconds keepalive_idle = std::chrono::seconds(60);  // whole seconds
   AcceptProxy accept_proxy = AcceptProxy::kOff;
   BlockList trusted{};  // who may say for whom it connects
@@ -95,6 +97,7 @@ struct RouteOptions {
   size_t route_bandwidth = 0;
   // Of connections to backends.
   std::vector<netpoll::Endpoint> source{};  // with port 0, in turn; none: the kernel's choice
+  bool source_is_client = false;            // the client's address is; without `source`
   std::chrono::nanoseconds backend_keepalive_idle{0};  // whole seconds
   SendProxy send_proxy = SendProxy::kOff;
   uint8_t send_proxy_tlvs = 0;  // ProxyTlv, of kV2
@@ -145,12 +148,16 @@ struct Route {
   std::vector<std::string> alpn{};  // protocols, of which one is offered
   Mode mode = Mode::kProxy;         // without backends in the others
   std::vector<Backend> backends{};
+  // Instead of backends: clients are connected to where they were going before a packet filter led
+  // them here, if that is one of these.
+  Destinations allow_dst{};
   RouteOptions options{};
 
   bool serves_all() const { return from.empty() && !needs_hello(); }
   // Clients have to send a ClientHello before it is known whether it serves them.
   bool needs_hello() const { return !sni.empty() || !alpn.empty(); }
 
+  bool to_original_dst() const { return !allow_dst.empty(); }
   // The daemon serves its clients itself.
   bool is_local() const { return mode != Mode::kProxy; }
 

@@ -5,6 +5,7 @@
 #include <cctype>
 #include <utility>
 
+#include "server/destinations.h"
 #include "server/suggest.h"
 
 namespace parkway {
@@ -90,7 +91,8 @@ const Setting<Options> kSettings[] = {
      SizeField<Options>{&Options::route_bandwidth, 1 << 10, size_t{1} << 40, /*or_zero=*/true}},
     {"send_proxy", "VERSION", Choice<&Options::send_proxy, Options>(kSendProxies)},
     {"send_proxy_tlvs", "WORDS", WordsField<Options>{&Options::send_proxy_tlvs, kProxyTlvs}},
-    {"source", "ADDRESSES", AddressesField<Options>{&Options::source, kSourcesMax}},
+    {"source", "ADDRESSES|client",
+     SourceField<Options>{&Options::source, &Options::source_is_client, kSourcesMax}},
     // TCP_KEEPIDLE counts in seconds and ends at 32767.
     {"keepalive_idle", "DURATION",
      DurationField<Options>{&Options::keepalive_idle, 1s, 32767s, /*or_zero=*/true, /*step=*/1s},
@@ -113,8 +115,24 @@ const Setting<Options> kSettings[] = {
      DurationField<Options>{&Options::defer_accept, 1s, 1h, /*or_zero=*/true, /*step=*/1s},
      kAtListener},
     {"mptcp", "", BoolField<Options>{&Options::mptcp}, kAtListener},
+    {"transparent", "", BoolField<Options>{&Options::transparent}, kAtListener},
     {"log_sessions", "WHICH", Choice<&Options::log_sessions, Options>(kLogSessions)},
     {"log_sample", "COUNT", CountField<Options, int>{&Options::log_sample, 1, 1'000'000}},
+};
+
+constexpr std::string_view kOriginalDst = "original_dst";
+
+// What says how a backend is chosen, and how it fares.
+constexpr std::string_view kOfChosenBackends[] = {
+    "balance",         "hash_balance_factor",
+    "connect_retries", "max_queue",
+    "queue_timeout",   "health",
+    "health_interval", "health_timeout",
+    "health_rise",     "health_fall",
+    "health_port",     "health_path",
+    "health_host",     "health_send",
+    "health_expect",   "all_down",
+    "on_down",         "slow_start",
 };
 
 constexpr std::string_view kBackup = "@backup";
@@ -245,6 +263,7 @@ class Reader {
     if (word.key == "sni") return ReadWords(word, ParseServerName, route_.sni);
     if (word.key == "alpn") return ReadWords(word, ParseProtocol, route_.alpn);
     if (word.key == "to") return ReadTo(word);
+    if (word.key == "allow_dst") return ReadAllowDst(word);
     for (const Setting<RouteOptions>& setting : kSettings) {
       if (setting.name != word.key) continue;
       const absl::Status set = SetField(setting.field, word.value, route_.options);
@@ -287,7 +306,15 @@ class Reader {
     });
   }
 
+  absl::Status ReadAllowDst(const RouteWord& word) {
+    absl::StatusOr<Destinations> destinations = Destinations::Parse(word.value);
+    if (!destinations.ok()) return About(word, destinations.status());
+    route_.allow_dst = *std::move(destinations);
+    return absl::OkStatus();
+  }
+
   absl::Status ReadTo(const RouteWord& word) {
+    if (word.value == kOriginalDst) return absl::OkStatus();  // CheckOriginalDst
     for (const Mode mode : {Mode::kEcho, Mode::kDiscard}) {
       if (word.value != ToString(mode)) continue;
       route_.mode = mode;
@@ -306,12 +333,13 @@ class Reader {
   }
 
   absl::Status UnknownKey(const RouteWord& word) const {
-    std::vector<std::string_view> known = {"listen", "from", "sni", "alpn", "to"};
+    std::vector<std::string_view> known = {"listen", "from", "sni", "alpn", "to", "allow_dst"};
     for (const Setting<RouteOptions>& setting : kSettings) known.push_back(setting.name);
     const std::string nearest(Nearest(word.key, known));
     const std::string hint =
-        nearest.empty() ? "a route has listen, from, sni, alpn, to and the options of --help"
-                        : "did you mean " + nearest + "?";
+        nearest.empty()
+            ? "a route has listen, from, sni, alpn, to, allow_dst and the options of --help"
+            : "did you mean " + nearest + "?";
     return source_.Error(word.at, std::string(word.key) + ": unknown key; " + hint);
   }
 
@@ -328,6 +356,30 @@ class Reader {
   ParsedRoute& parsed_;
   Route& route_;
 };
+
+// `to` and `allow_dst` go together, and leave nothing to choose.
+absl::Status CheckOriginalDst(const RouteSource& source, const std::vector<RouteWord>& words) {
+  const auto find = [&](std::string_view key) {
+    return std::find_if(words.begin(), words.end(),
+                        [&](const RouteWord& word) { return word.key == key; });
+  };
+  const auto to = find("to");
+  const auto allow_dst = find("allow_dst");
+  if (to == words.end() || to->value != kOriginalDst) {
+    if (allow_dst == words.end()) return absl::OkStatus();
+    return source.Error(allow_dst->at, "allow_dst: only with to=original_dst");
+  }
+  if (allow_dst == words.end()) {
+    return source.Error(to->at, "to=original_dst needs allow_dst=BLOCKS: where clients may go");
+  }
+  for (const RouteWord& word : words) {
+    const auto* const end = std::end(kOfChosenBackends);
+    if (std::find(std::begin(kOfChosenBackends), end, word.key) == end) continue;
+    return source.Error(
+        word.at, std::string(word.key) + ": not with to=original_dst, where there is no choice");
+  }
+  return absl::OkStatus();
+}
 
 // ---- Rules between routes.
 
@@ -368,6 +420,10 @@ absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
       if (at.is_unix() && !has_proxies && !parsed.route.options.allow.empty()) {
         return parsed.error(parsed.listen_at[i],
                             "clients of a Unix socket have no address for allow");
+      }
+      if (at.is_unix() && parsed.route.to_original_dst()) {
+        return parsed.error(parsed.listen_at[i],
+                            "clients of a Unix socket have no original destination");
       }
       // SO_REUSEPORT would let the second one bind, and the kernel would deal connections to both.
       for (const Seen& other : seen) {
@@ -410,6 +466,16 @@ absl::Status CheckProxy(const ParsedRoute& parsed) {
                         "connect");
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckDestination(const ParsedRoute& parsed) {
+  const RouteOptions& options = parsed.route.options;
+  if (!parsed.route.to_original_dst() || !options.mptcp || options.transparent) {
+    return absl::OkStatus();
+  }
+  return parsed.error(parsed.listen_at[0],
+                      "mptcp goes not with to=original_dst, unless transparent: of Multipath TCP "
+                      "the kernel tells no original destination");
 }
 
 absl::Status CheckBackends(const ParsedRoute& parsed) {
@@ -512,6 +578,10 @@ absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* res
                                       "; there are @backup and @drain, one of them");
   }
   if (const absl::Status taken = TakeWeight(text, backend.weight); !taken.ok()) return taken;
+  if (text == kOriginalDst) {
+    return absl::InvalidArgumentError(
+        "original_dst stands alone, in a route: to=original_dst allow_dst=BLOCKS");
+  }
   absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
   if (!found.ok()) return found.status();
   for (const Endpoint& at : *found) {
@@ -541,13 +611,15 @@ absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOpt
   for (const RouteWord& word : text->words) {
     if (const absl::Status read = reader.Read(word); !read.ok()) return read;
   }
+  if (const absl::Status fits = CheckOriginalDst(source, text->words); !fits.ok()) return fits;
   for (const RouteWord& word : text->words) {
     if (word.key != "source") continue;
     const std::string unfit = UnfitSource(parsed.route.options.source, {&parsed.route});
     if (!unfit.empty()) return source.Error(word.at, unfit);
   }
   if (parsed.route.listen.empty()) return source.Error(0, "no listen=ADDRESS");
-  if (parsed.route.backends.empty() && !parsed.route.is_local()) {
+  if (parsed.route.backends.empty() && !parsed.route.is_local() &&
+      !parsed.route.to_original_dst()) {
     return source.Error(0, "no to=BACKEND; to=echo answers itself");
   }
   return parsed;
@@ -604,6 +676,9 @@ std::string FormatRoute(const Route& route, const RouteOptions& defaults) {
   list("alpn", route.alpn, same);
   if (route.is_local()) text.append(" to=").append(ToString(route.mode));
   list("to", route.backends, FormatBackend);
+  if (route.to_original_dst()) {
+    text.append(" to=").append(kOriginalDst).append(" allow_dst=").append(route.allow_dst.text());
+  }
   for (const Setting<RouteOptions>& setting : kSettings) {
     const std::string value = GetField(setting.field, route.options);
     if (value == GetField(setting.field, defaults)) continue;
@@ -624,6 +699,7 @@ absl::Status CheckRoutes(const std::vector<ParsedRoute>& routes) {
     }
     absl::Status status = CheckListens(routes[i], seen);
     if (status.ok()) status = CheckProxy(routes[i]);
+    if (status.ok()) status = CheckDestination(routes[i]);
     if (status.ok()) status = CheckBackends(routes[i]);
     if (!status.ok()) return status;
   }

@@ -9,7 +9,9 @@
 //             for all names below it
 //   alpn      PROTOCOL[,PROTOCOL...]: those whose ClientHello offers one of these
 //   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT];
-//             or echo, or discard
+//             or echo, or discard, or original_dst: where the client was going before a packet
+//             filter led it here
+//   allow_dst BLOCK[,BLOCK...]: with original_dst, where clients may go (Destinations)
 //   ...       the flag of the same name, for this route (RouteSettings)
 #ifndef PARKWAY_SERVER_ROUTE_CONFIG_H_
 #define PARKWAY_SERVER_ROUTE_CONFIG_H_

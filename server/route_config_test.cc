@@ -94,6 +94,47 @@ TEST(RouteConfigTest, ReadsWhatClientsAskFor) {
   EXPECT_THAT(route.alpn, ElementsAre("h2", "http/1.1"));
 }
 
+TEST(RouteConfigTest, ReadsWhereClientsMayGo) {
+  const Route route = Good("x listen=:1 to=original_dst allow_dst=10.0.0.0/8,::1 source=client");
+  EXPECT_TRUE(route.to_original_dst());
+  EXPECT_EQ(route.mode, Mode::kProxy);
+  EXPECT_TRUE(route.backends.empty());
+  EXPECT_TRUE(route.allow_dst.Allow(At("10.0.0.1:80")));
+  EXPECT_TRUE(route.allow_dst.Allow(At("[::1]:80")));
+  EXPECT_FALSE(route.allow_dst.Allow(At("192.0.2.1:80")));
+  EXPECT_TRUE(route.options.source_is_client);
+  EXPECT_FALSE(Good("x listen=:1 to=pair:80").to_original_dst());
+  // Addresses of both families, since it is not known where clients are going.
+  EXPECT_EQ(Good("x listen=:1 to=original_dst allow_dst=::/0 source=10.0.0.3,::1")
+                .options.source.size(),
+            2u);
+}
+
+TEST(RouteConfigTest, TheSourceIsTheClientsOrSomeOfOurs) {
+  RouteOptions defaults;
+  defaults.source_is_client = true;
+  const RouteSource source = Source("x listen=:1 to=pair:80 source=10.0.0.3");
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_FALSE(parsed->route.options.source_is_client);
+  EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=pair:80 source=10.0.0.3");
+  EXPECT_EQ(FormatRoute(Good("x listen=:1 to=pair:80 source=client"), defaults),
+            "x listen=:1 to=pair:80");
+  EXPECT_EQ(Bad("x listen=:1 to=pair:80 source=client,10.0.0.3"),
+            "column 24: source=client,10.0.0.3: client: not a numeric address");
+}
+
+// What a flag says is only the default, of which there is nothing to choose here.
+TEST(RouteConfigTest, OriginalDestinationsIgnoreHowBackendsAreChosen) {
+  RouteOptions defaults;
+  defaults.balance = Balance::kLeastConn;
+  defaults.health = Health::kTcp;
+  const RouteSource source = Source("x listen=:1 to=original_dst allow_dst=::/0");
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=original_dst allow_dst=::/0");
+}
+
 TEST(RouteConfigTest, ARouteMayTakeTheSourcesOfTheFlagsBack) {
   RouteOptions defaults;
   defaults.source = {*Endpoint::ParseAddress("10.0.0.3")};
@@ -128,7 +169,8 @@ TEST(RouteConfigTest, PrintsWhatItReads) {
         "rcvbuf=64KiB mptcp=true",
         "t listen=:1 from=10.0.0.0/8 sni=a.b,*.c alpn=h2,x to=pair:80 accept_proxy=any "
         "trusted=10.0.0.0/8,::1/128 handshake_timeout=3s send_proxy=v2 "
-        "send_proxy_tlvs=crc32c,received"}) {
+        "send_proxy_tlvs=crc32c,received",
+        "o listen=:1 to=original_dst allow_dst=10.0.0.0/8,::1/128 source=client transparent=true"}) {
     EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
   }
 }
@@ -139,9 +181,8 @@ TEST(RouteConfigTest, AnErrorSaysWhere) {
       {"x listen=:1", "column 1: no to=BACKEND; to=echo answers itself"},
       {"x listen=:1 tp=echo", "column 13: tp: unknown key; did you mean to?"},
       {"x listen=:1 frobnicate=1",
-       "column 13: frobnicate: unknown key; a route has listen, from, sni, alpn, to and the "
-       "options "
-       "of --help"},
+       "column 13: frobnicate: unknown key; a route has listen, from, sni, alpn, to, allow_dst and "
+       "the options of --help"},
       {"x listen=:1 sni=a,b..c to=echo",
        "column 19: b..c: must be the name of a host, or *.NAME for all below it"},
       {"x listen=:1 sni=*.*.c to=echo",
@@ -176,6 +217,35 @@ TEST(RouteConfigTest, AnErrorSaysWhere) {
        "column 24: source=10.0.0.3:80: 10.0.0.3:80: an IP address without a port"},
       {"x listen=:1 to=pair:80 source=10.0.0.3,10.0.0.3",
        "column 24: source=10.0.0.3,10.0.0.3: 10.0.0.3 stands there twice"},
+      {"x listen=:1 to=original_dst",
+       "column 13: to=original_dst needs allow_dst=BLOCKS: where clients may go"},
+      {"x listen=:1 to=original_dst allow_dst=",
+       "column 29: allow_dst=: names no block; 0.0.0.0/0,::/0 are all"},
+      {"x listen=:1 allow_dst=10.0.0.0/8 to=echo",
+       "column 13: allow_dst: only with to=original_dst"},
+      {"x listen=:1 to=pair:80 allow_dst=10.0.0.0/8",
+       "column 24: allow_dst: only with to=original_dst"},
+      {"x listen=:1 allow_dst=::/0", "column 13: allow_dst: only with to=original_dst"},
+      {"x listen=:1 to=original_dst allow_dst=10.0.0.1/8",
+       "column 29: allow_dst=10.0.0.1/8: 10.0.0.1/8: has bits beyond its prefix; widen the prefix "
+       "or clear them"},
+      {"x listen=:1 to=original_dst,pair:80 allow_dst=::/0",
+       "column 16: original_dst: original_dst stands alone, in a route: to=original_dst "
+       "allow_dst=BLOCKS"},
+      {"x listen=:1 to=pair:80,original_dst@backup allow_dst=::/0",
+       "column 24: original_dst@backup: original_dst stands alone, in a route: to=original_dst "
+       "allow_dst=BLOCKS"},
+      {"x listen=:1 to=original_dst/max=5 allow_dst=::/0",
+       "column 16: original_dst/max=5: original_dst stands alone, in a route: to=original_dst "
+       "allow_dst=BLOCKS"},
+      {"x listen=:1 to=original_dst allow_dst=::/0 balance=rr",
+       "column 44: balance: not with to=original_dst, where there is no choice"},
+      {"x listen=:1 health=off to=original_dst allow_dst=::/0",
+       "column 13: health: not with to=original_dst, where there is no choice"},
+      {"x listen=:1 to=original_dst allow_dst=::/0 max_queue=5",
+       "column 44: max_queue: not with to=original_dst, where there is no choice"},
+      {"x listen=:1 to=original_dst allow_dst=::/0 connect_retries=0",
+       "column 44: connect_retries: not with to=original_dst, where there is no choice"},
       {"x listen=:1 to=echo idle_timeout=5",
        "column 21: idle_timeout=5: add a unit, for example 5s"},
   };
@@ -204,6 +274,13 @@ TEST(RouteConfigTest, RoutesThatDoNotGoTogether) {
             "connect");
   EXPECT_EQ(BadTogether({"a listen=:1 to=pair:80 send_proxy=v1 send_proxy_tlvs=crc32c"}),
             "column 10: send_proxy=v1 has no TLVs; drop send_proxy_tlvs");
+  EXPECT_EQ(BadTogether({"a listen=unix:/a to=original_dst allow_dst=::/0"}),
+            "column 10: clients of a Unix socket have no original destination");
+  EXPECT_EQ(BadTogether({"a listen=:1 to=original_dst allow_dst=::/0 mptcp=true"}),
+            "column 10: mptcp goes not with to=original_dst, unless transparent: of Multipath TCP "
+            "the kernel tells no original destination");
+  EXPECT_EQ(BadTogether({"a listen=:1 from=::1 to=echo", "b listen=:1 to=echo transparent=true"}),
+            "column 10: transparent must be that of :1 of route a");
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=pair:80,127.0.0.1:80"}),
             "column 34: the route listens there: it would connect to itself");
   EXPECT_EQ(BadTogether({"a listen=:80 to=pair:80*0,pair:80@drain"}),
@@ -225,6 +302,11 @@ TEST(RouteConfigTest, RoutesThatDo) {
                          "c listen=:80 to=echo"}),
             "");
   EXPECT_EQ(BadTogether({"a listen=:0 to=echo", "b listen=:0 to=echo"}), "");
+  EXPECT_EQ(
+      BadTogether({"a listen=:1 to=original_dst allow_dst=::/0 mptcp=true transparent=true"}), "");
+  EXPECT_EQ(BadTogether({"a listen=:1 sni=a to=pair:80",
+                         "b listen=:1 to=original_dst allow_dst=::/0"}),
+            "");
   EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo accept_proxy=v1"}), "");
   // One behind the other.
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=127.0.0.1:81", "b listen=127.0.0.1:81 to=echo"}),

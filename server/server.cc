@@ -29,6 +29,15 @@ EndReason ConnectFailure(const IoResult& result) {
   return result.os_error == ECONNREFUSED ? EndReason::kConnectRefused : EndReason::kConnectFailed;
 }
 
+// Where the client was going before a packet filter led it here. Empty: here, or nobody knows.
+netpoll::Endpoint DestinationOf(Conn& client, bool transparent) {
+  const netpoll::Endpoint here = netpoll::CompactEndpoint(client.local()).Expand();
+  if (transparent) return here;
+  const netpoll::Endpoint there =
+      netpoll::CompactEndpoint(client.original_destination(here.family())).Expand();
+  return there == here ? netpoll::Endpoint() : there;
+}
+
 // Whether so many are all there may be; 0: there is no limit.
 bool IsAt(int64_t most, int64_t count) { return most > 0 && count >= most; }
 
@@ -55,6 +64,7 @@ Server::Server(const Config& config, const Platform& platform, int workers, int6
       descriptors_per_client_(DescriptorsPerClient(config)),
       platform_(platform),
       unique_ids_(std::to_string(platform.host->WallNow() / 1'000'000) + "-"),
+      own_addresses_(netpoll::Kernel(platform.simulated)),
       list_(workers),
       access_log_(platform.access_log == nullptr
                       ? nullptr
@@ -176,7 +186,7 @@ std::string Server::DescribeRoutes() const {
   for (const std::string& at : Addresses(nullptr)) text += " " + at;
   text += "\n";
   const Route& last = routes_.back()->config();
-  if (config_.routes.size() == 1 && last.name == kDefaultRoute) {
+  if (config_.routes.size() == 1 && last.name == kDefaultRoute && !last.to_original_dst()) {
     if (last.is_local()) return text;
     text += "  backends    ";
     for (const Backend& backend : last.backends) text += " " + FormatBackend(backend);
@@ -531,42 +541,94 @@ void Server::CountOut() {
 // was not.
 EndReason Server::ConnectBackend(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());  // StartSession gave it one of ours
-  const RouteOptions& options = route.config().options;
+  if (route.config().to_original_dst()) return ConnectOriginal(session);
   SessionFacts& facts = session.facts();
   Asking asking = route.AskFor(session);
   EndReason failure = EndReason::kNoBackend;
-  for (int attempt = 0; attempt <= options.connect_retries; ++attempt) {
+  for (int attempt = 0; attempt <= route.config().options.connect_retries; ++attempt) {
     const sched::Deadline asked = sched::RoundTime();
     const EndReason refused = route.Admit(session, asking);
-    const sched::Deadline admitted = sched::RoundTime();
-    facts.queued += SessionFacts::SpanOf(admitted - asked);
+    facts.queued += SessionFacts::SpanOf(sched::RoundTime() - asked);
     if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
-    facts.backend = &backend.name();
-    ++facts.connects;
-    const sched::Deadline deadline = sched::After(sched::Now(), options.connect_timeout);
-    IoResult result = route.connector().Connect(session.backend(), backend.at(), deadline);
-    if (result.ok()) result = Introduce(session, deadline);
-    facts.connect = SessionFacts::SpanOf(sched::RoundTime() - admitted);
+    const IoResult result = ConnectTo(session, backend.at(), backend.name());
     if (result.ok()) {
       route.NoteConnected(session);
-      if (facts.arrival != nullptr) facts.arrival->header.reset();
       return session.Connected() ? EndReason::kNone : session.reason();
     }
     if (result.status == IoStatus::kClosed) return session.reason();  // End()
     failure = ConnectFailure(result);
-    ReportBackendFailure(route, backend, result);
+    ReportBackendFailure(route, backend.name(), result);
     route.NoteFailed(session, asking, result);
   }
   return failure;
 }
 
+// Once, and tells it of the client. `name`, of which there is to be told, lives as long as the
+// session.
+IoResult Server::ConnectTo(Session& session, const netpoll::Endpoint& to, const std::string& name,
+                           const std::function<void()>* begun) {
+  auto& route = static_cast<ServedRoute&>(session.route());
+  SessionFacts& facts = session.facts();
+  const sched::Deadline since = sched::RoundTime();
+  facts.backend = &name;
+  ++facts.connects;
+  const sched::Deadline deadline =
+      sched::After(sched::Now(), route.config().options.connect_timeout);
+  const Caller caller = {.client = facts.client, .begun = begun};
+  IoResult result = route.connector().Connect(session.backend(), to, deadline, caller);
+  if (result.ok()) result = Introduce(session, to, deadline);
+  facts.connect = SessionFacts::SpanOf(sched::RoundTime() - since);
+  if (result.ok() && facts.arrival != nullptr) facts.arrival->header.reset();
+  return result;
+}
+
+// Where the client was going, if it may. Nothing is kept of destinations: whether one fails is not
+// known to the next client.
+EndReason Server::ConnectOriginal(Session& session) {
+  auto& route = static_cast<ServedRoute&>(session.route());
+  SessionFacts& facts = session.facts();
+  if (facts.arrival == nullptr) facts.arrival = std::make_unique<SessionFacts::Arrival>();
+  facts.arrival->destination = std::make_unique<SessionFacts::Arrival::Destination>();
+  SessionFacts::Arrival::Destination& destination = *facts.arrival->destination;
+  std::string& name = destination.name;
+  const netpoll::Endpoint to = DestinationOf(session.client(), facts.listener->transparent);
+  if (to.family() == AF_UNSPEC) return EndReason::kDstLoop;
+  name = to.ToString();
+  facts.backend = &name;
+  if (own_addresses_.Has(to)) return EndReason::kDstLoop;
+  if (!route.config().allow_dst.Allow(to)) return EndReason::kDstDenied;
+  using End = OwnConnections::End;
+  const netpoll::CompactEndpoint there(to);
+  const bool has_proxy = facts.arrival->proxy.family() != AF_UNSPEC;
+  const netpoll::CompactEndpoint from = has_proxy ? facts.arrival->proxy : facts.client;
+  if (!own_connections_.Enter(End::kAccepted, from, there, destination.accepted)) {
+    return EndReason::kDstLoop;
+  }
+  // Before it comes back and is looked for. A client's port may be the one that the kernel chose
+  // for another connection from its address.
+  bool comes_back = false;
+  const std::function<void()> begun = [&] {
+    if (route.config().options.source_is_client) return;
+    const netpoll::CompactEndpoint here(session.backend().local());
+    comes_back = !own_connections_.Enter(End::kMade, here, there, destination.made);
+  };
+  const IoResult result = ConnectTo(session, to, name, &begun);
+  if (result.status == IoStatus::kClosed) return session.reason();  // End()
+  if (comes_back) return EndReason::kDstLoop;
+  if (!result.ok()) {
+    ReportBackendFailure(route, name, result);
+    return ConnectFailure(result);
+  }
+  return session.Connected() ? EndReason::kNone : session.reason();
+}
+
 // A backend that is down fails every client.
-void Server::ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
+void Server::ReportBackendFailure(const ServedRoute& route, const std::string& backend,
                                   const IoResult& result) {
   const int64_t failures = backend_failures_.Note(sched::RoundTime());
   if (failures == 0) return;
-  const std::string reason(result.ToStatus("backend " + backend.name()).message());
+  const std::string reason(result.ToStatus("backend " + backend).message());
   Report(route.Title() + reason + " (" + std::to_string(failures) + " failed connects so far)");
 }
 

@@ -29,6 +29,8 @@
 #include "server/listening.h"
 #include "server/memory_budget.h"
 #include "server/memory_meter.h"
+#include "server/own_addresses.h"
+#include "server/own_connections.h"
 #include "server/rate_limit.h"
 #include "server/report_limit.h"
 #include "server/served_route.h"
@@ -101,10 +103,7 @@ class Server final : private SessionOwner, private RouteOwner {
   struct Frontend {
     Frontend(const std::string& key_in, const RouteOptions& options_in, const std::string& name,
              bool built_in)
-        : key(key_in),
-          options(options_in),
-          listening(name, !built_in, options_in.listener_max_conns, options_in.listener_conn_rate) {
-    }
+        : key(key_in), options(options_in), listening(name, !built_in, options_in) {}
 
     const std::string key;       // what makes it the same one after a reload
     const RouteOptions options;  // those of its sockets count
@@ -176,6 +175,7 @@ class Server final : private SessionOwner, private RouteOwner {
   absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
   static void GiveRoutes(const Plan& plan, Door& door);
+  std::vector<netpoll::Endpoint> AddressesThatStay() const;
   Frontend* FrontendOf(const Plan& plan) const;
   absl::Status CheckConnects(const Routes& fresh) const;
   absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
@@ -212,7 +212,11 @@ class Server final : private SessionOwner, private RouteOwner {
   void Serve(Session& session) override;
   void Ended(Session& session) override;
   EndReason ConnectBackend(Session& session);
-  void ReportBackendFailure(const ServedRoute& route, const Upstream& backend,
+  EndReason ConnectOriginal(Session& session);
+  netpoll::IoResult ConnectTo(Session& session, const netpoll::Endpoint& to,
+                              const std::string& name,
+                              const std::function<void()>* begun = nullptr);
+  void ReportBackendFailure(const ServedRoute& route, const std::string& backend,
                             const netpoll::IoResult& result);
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
@@ -224,7 +228,8 @@ class Server final : private SessionOwner, private RouteOwner {
   static EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
   static void AwaitHandshakes(Door& door);
   void EndHandshakes();
-  netpoll::IoResult Introduce(Session& session, sched::Deadline deadline) const;
+  netpoll::IoResult Introduce(Session& session, const netpoll::Endpoint& to,
+                              sched::Deadline deadline) const;
 
   // session_log.cc: the access log.
   void Log(std::string_view event, Session& session);
@@ -260,7 +265,8 @@ class Server final : private SessionOwner, private RouteOwner {
   Frontends frontends_;
   int64_t fibers_max_ = 0;  // besides those of sessions
   std::unique_ptr<netpoll::Poller> poller_;
-  Doors doors_;  // changed by the main thread, under doors_mu_
+  Doors doors_;                 // changed by the main thread, under doors_mu_
+  OwnAddresses own_addresses_;  // of doors that do not leave
   SessionList list_;
   const std::unique_ptr<AccessLog> access_log_;        // nullptr: off
   const std::unique_ptr<sched::Host::Event> changed_;  // something Run() waits for
@@ -276,6 +282,7 @@ class Server final : private SessionOwner, private RouteOwner {
   MemoryBudget memory_;
   // Behind those of the workers; relaxed: each takes another one.
   std::atomic<uint64_t> random_stream_{uint64_t{1} << 32};
+  OwnConnections own_connections_{Random()};  // of routes to original destinations
   ReportLimit backend_failures_;
   ReportLimit pauses_;
 

@@ -46,6 +46,7 @@
 #include "server/buffer_pool.h"
 #include "server/end_reason.h"
 #include "server/listening.h"
+#include "server/own_connections.h"
 #include "server/pipe_pool.h"
 #include "server/proxy_header.h"
 #include "server/session_memory.h"
@@ -123,15 +124,23 @@ struct SessionFacts {
 
   uint64_t id = 0;  // counts the daemon's connections
   netpoll::CompactEndpoint client{};
-  // Of a client that had to say something first.
+  // Of a client that had to say something first, or that brought its destination along.
   struct Arrival {
-    netpoll::CompactEndpoint proxy{};       // that came for the client, if one did
-    std::unique_ptr<ProxyHeader> header{};  // what it said, until the backend is connected
-    std::string server_name{};              // of the ClientHello; empty: none
+    struct Destination {
+      std::string name{};
+      OwnConnections::Note accepted{};
+      OwnConnections::Note made{};
+    };
+
+    bool heard = false;                          // it had to say something
+    netpoll::CompactEndpoint proxy{};            // that came for the client, if one did
+    std::unique_ptr<ProxyHeader> header{};       // what it said, until the backend is connected
+    std::string server_name{};                   // of the ClientHello; empty: none
+    std::unique_ptr<Destination> destination{};  // where it was going, if its route asks
   };
   std::unique_ptr<Arrival> arrival{};
   Listening* listener = nullptr;         // where it came to
-  const std::string* backend = nullptr;  // the one tried last; lives as long as the route
+  const std::string* backend = nullptr;  // the one tried last: its route's, or the destination's
   sched::Deadline began = sched::kLongAgo;
   Span queued{0};   // waited for a backend below its most sessions, in all
   Span connect{0};  // the last connect took

@@ -32,7 +32,7 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) c
   entry.at_ns = platform_.host->WallNow();
   entry.id = facts.id;
   entry.client = facts.client;
-  if (facts.arrival != nullptr) {
+  if (facts.arrival != nullptr && facts.arrival->heard) {
     entry.greeted = true;
     entry.proxy = facts.arrival->proxy;
     entry.server_name = facts.arrival->server_name;

@@ -10,6 +10,7 @@ import collections
 import re
 import signal
 import socket
+import subprocess
 import sys
 import unittest
 from pathlib import Path
@@ -51,6 +52,8 @@ NO_DESCRIPTOR = "a client, and no descriptor for it"
 NO_DESCRIPTOR_BEHIND = "a client, and no descriptor for its backend"
 NO_PORT = "a client, and no free port for its backend"
 NO_ROUTE = "a client that no route serves"
+ELSEWHERE = "a client that was going where `allow_dst` lets nobody go"
+TO_ITSELF = "a client that was going to the daemon itself"
 QUEUE_FULL = "a client, with every backend at its `max` and nobody allowed to wait"
 QUEUE_TIMEOUT = "a client, with every backend at its `max`"
 ALL_DOWN = "the connect, with no backend up"
@@ -142,6 +145,10 @@ SECTIONS = {
     "Source ports": [
         Row("no_source_port", NO_PORT, "RST", "—", "`--source`, `net.ipv4.ip_local_port_range`"),
     ],
+    "Original destinations": [
+        Row("dst_denied", ELSEWHERE, "RST", "—", AT_ONCE),
+        Row("dst_loop", TO_ITSELF, "RST", "—", AT_ONCE),
+    ],
     "PROXY protocol": [
         Row("proxy_empty", "no header, but a FIN", "FIN", "—", AT_ONCE),
         Row("proxy_cut", "a part of a header, and a FIN", "RST", "—", AT_ONCE),
@@ -191,6 +198,11 @@ SECTIONS = {
         Row("stop", SLOW_REPLY, "part, RST", "—", AT_ONCE),
     ],
 }
+
+
+def run_commands(*commands):
+    for command in commands:
+        subprocess.run(command.split(), check=True)
 
 
 # ---- The page.
@@ -409,7 +421,8 @@ class Rows(DaemonTest):
                    **dict.fromkeys(BEYOND, "play_beyond"),
                    NO_DESCRIPTOR: "play_no_descriptor",
                    NO_DESCRIPTOR_BEHIND: "play_no_descriptor_behind", NO_ROUTE: "play_no_route",
-                   NO_PORT: "play_no_port",
+                   NO_PORT: "play_no_port", ELSEWHERE: "play_destination",
+                   TO_ITSELF: "play_destination",
                    QUEUE_FULL: "play_queue", QUEUE_TIMEOUT: "play_queue",
                    ALL_DOWN: "play_all_down", UNTRUSTED: "play_untrusted",
                    **dict.fromkeys(HEADERS, "play_header"),
@@ -557,6 +570,17 @@ class Rows(DaemonTest):
             daemon.wait_for_line("Cannot assign requested address")
             self.check_beside(daemon, client, backend, row)
 
+    def play_destination(self, row):
+        self.assertEqual((row.client, row.backend), ("RST", "—"))
+        daemon = self.start(f"--route=x listen={HOST}:0 to=original_dst allow_dst=10.0.0.0/8")
+        run_commands(
+            "ip address replace 192.0.2.9/32 dev lo", "nft flush ruleset", "nft add table ip x",
+            "nft add chain ip x out { type nat hook output priority -100; }",
+            f"nft add rule ip x out ip daddr 192.0.2.9 tcp dport 80 redirect to :{daemon.port}")
+        self.assert_refused(daemon.address if row.on_its_way == TO_ITSELF else "192.0.2.9:80")
+        daemon.await_descriptors(0)
+        self.check_logged(daemon, row.logged)
+
     def play_no_route(self, row):
         self.assertEqual((row.client, row.backend), ("RST", "—"))
         daemon = self.start(f"--route=no listen={HOST}:0 from=192.0.2.0/24 to=echo")
@@ -664,13 +688,21 @@ class Connects(Rows):
         self.check_logged(daemon, "connect_refused", "connect_failed")
 
 
-class SourcePorts(Rows):
-    """Changes what the kernel does, and so runs in a namespace only: when it is named."""
+class InNamespace(Rows):
+    """Change what the kernel does, and so run in a namespace only: when they are named."""
 
     def setUp(self):
         if not in_namespace():
-            self.skipTest("run as root, with the argument SourcePorts")
+            self.skipTest(f"run as root, with the argument {type(self).__name__}")
         super().setUp()
+
+
+class SourcePorts(InNamespace):
+    pass
+
+
+class OriginalDestinations(InNamespace):
+    pass
 
 
 class ProxyProtocol(Rows):
@@ -751,6 +783,6 @@ for section in SECTIONS:
 
 
 if __name__ == "__main__":
-    if "SourcePorts" in sys.argv:
+    if {"SourcePorts", "OriginalDestinations"} & set(sys.argv):
         enter_namespace("ip", "nft")
     main()

@@ -191,6 +191,7 @@ void CheckOptions(const RouteOptions& options) {
   RequireWithin<std::chrono::nanoseconds>(options.handshake_timeout, 1ms, 1h, false, "handshake");
   Require(options.send_proxy_tlvs < 8, "there are three words", "");
   Require(options.source.size() <= kSourcesMax, "there are not too many sources", "");
+  Require(options.source.empty() || !options.source_is_client, "they are ours or the client's", "");
   for (const Endpoint& source : options.source) {
     Require(!source.is_unix() && !source.is_any() && source.port() == 0, "it can be bound to",
             source.ToString());

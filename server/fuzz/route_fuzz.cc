@@ -56,7 +56,8 @@ void CheckPrinting(const Route& route) {
 void CheckRoute(const Route& route) {
   Require(!route.name.empty() && route.name.size() <= kRouteNameMax, "a route has a name", "");
   Require(!route.listen.empty(), "and listens somewhere", route.name);
-  Require(route.is_local() || !route.backends.empty(), "and has backends, or echoes", route.name);
+  Require(route.is_local() + !route.backends.empty() + route.to_original_dst() == 1,
+          "and has backends, or echoes, or goes where clients were going", route.name);
   Require(route.backends.size() <= kBackendsMax, "not too many", route.name);
   for (const Backend& backend : route.backends) {
     Require(backend.weight >= 0 && backend.weight <= kWeightMax, "of a weight", backend.text);

@@ -263,6 +263,11 @@ bool SetLimit(Plan& plan, const Ending& ending) {
     plan.options().max_queue = ending.logged == "queue_full" ? 0 : 1;
     plan.options().queue_timeout = kCause;
     clients = 2;
+  } else if (ending.logged.starts_with("dst_")) {
+    plan.route().backends.clear();
+    plan.route().allow_dst = *Destinations::Parse("10.0.0.0/8");
+    const bool is_loop = ending.logged == "dst_loop";
+    if (!is_loop) plan.clients.front().going_to = *netpoll::Endpoint::Parse("192.0.2.1:80");
   } else if (ending.on_its_way == "a client that no route serves") {
     plan.route().from = {*Cidr::Parse("10.0.0.0/8")};
   } else {

@@ -37,6 +37,10 @@ class Dice {
   std::mt19937_64 generator_;
 };
 
+netpoll::Endpoint At(const std::string& address, int port) {
+  return *netpoll::Endpoint::Parse(address + ":" + std::to_string(port));
+}
+
 void AddPause(Dice& dice, Script& script, sched::Duration most) {
   script.ops.push_back({Op::Kind::kPause, dice.Span(most).count()});
 }
@@ -371,6 +375,44 @@ void Sources(Dice& dice, Plan& plan) {
              [&] { return PingPong(dice, 500); });
 }
 
+// Clients that a packet filter led to the daemon. They get to where they were going, if they may,
+// and nowhere else.
+void DestinationsScenario(Dice& dice, Plan& plan) {
+  plan.route().allow_dst = *Destinations::Parse("10.0.0.0/24,127.0.0.2,0.0.0.0/1,160.0.0.0/4");
+  plan.options().transparent = dice.Percent(50);
+  plan.options().source_is_client = dice.Percent(30);
+  const bool everywhere = dice.Percent(50);
+  if (everywhere) plan.route().listen.front().at = {At("0.0.0.0", kDaemonPort)};
+  AddBackends(dice, plan, 3, [] { return Echoing(); });
+  AddClients(dice, plan, 12, [&] { return PingPong(dice, 1000); });
+  for (ClientPlan& client : plan.clients) {
+    const auto backend = dice.Between(0, static_cast<int64_t>(plan.backends.size()) - 1);
+    const int port = BackendPort(static_cast<size_t>(backend));
+    const struct {
+      std::string address;
+      int port;
+      bool may_go;
+    } choices[] = {
+        {"10.0.0." + std::to_string(backend), port, true},
+        {"10.0.0.77", port, true},
+        {"127.0.0.2", port, true},
+        {"127.0.0.1", port, false},    // of a list that holds it, but does not name it
+        {"169.254.1.1", port, false},  // likewise
+        {"192.0.2.1", port, false},
+        {everywhere ? "127.0.0.2" : "127.0.0.1", kDaemonPort, false},
+    };
+    const auto& choice = choices[dice.Between(0, std::ssize(choices) - 1)];
+    client.may_go = choice.may_go;
+    client.going_to = At(choice.address, choice.port);
+    if (choice.port == kDaemonPort && dice.Percent(50)) client.going_to = netpoll::Endpoint();
+  }
+  // A filter that leads the daemon's own connections back to it.
+  if (!plan.options().source_is_client && dice.Percent(20)) {
+    plan.kernel.led_back_to = kDaemonPort;
+    for (ClientPlan& client : plan.clients) client.may_go = false;
+  }
+}
+
 // No direction of a session moves more than it may.
 void Throttled(Dice& dice, Plan& plan) {
   plan.config.drain_timeout = minutes(3);  // clients are done long before their backends
@@ -695,6 +737,7 @@ constexpr Scenario kScenarios[] = {
     {"bad_headers", BadHeaders},
     {"hellos", Hellos},
     {"throttled", Throttled},
+    {"destinations", DestinationsScenario},
     {"reloads", Reloads},
     {"full_table", FullTable},
     {"memory", Memory},
@@ -741,7 +784,7 @@ Plan MakePlan(uint64_t seed, std::string_view scenario) {
     if (plan.scenario == candidate.name) candidate.fill(dice, plan);
   }
   PARKWAY_CHECK(!plan.clients.empty(), seed);  // an unknown scenario
-  for (size_t i = 0; i < plan.backends.size(); ++i) {
+  for (size_t i = 0; i < plan.backends.size() && !plan.route().to_original_dst(); ++i) {
     plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}, .max = plan.most});
   }
   if (plan.scenario == "reloads") AddReloads(dice, plan);

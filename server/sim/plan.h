@@ -66,6 +66,9 @@ struct Script {
 struct ClientPlan {
   sched::Duration start;
   Script script;
+  // Where it was going when a packet filter led it to the daemon; empty: there. And whether it may.
+  netpoll::Endpoint going_to{};
+  bool may_go = true;
 };
 
 struct BackendPlan {

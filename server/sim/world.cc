@@ -35,6 +35,8 @@ using std::chrono::seconds;
 constexpr sched::Duration kPatience = minutes(4);
 // A run takes some ten thousand turns; one that takes so many is going round in circles.
 constexpr int64_t kTurnsMax = 3'000'000;
+// After so many a connection of the daemon that comes back has been noticed.
+constexpr int kHopsMax = 20;
 
 #ifdef PARKWAY_INTERLEAVE
 OneThreadHost* interleaved = nullptr;
@@ -244,6 +246,7 @@ class World {
     --clients_to_come_;
     if (refused_to_start_) return;
     TcpEnd* const end = network_.Connect(kDaemonPort);
+    end->dialed = plan_.clients[index].going_to;
     AddPeer(clients_, *end, plan_.clients[index].script, static_cast<uint32_t>(index));
   }
 
@@ -327,6 +330,10 @@ class World {
                                 std::to_string(sum) + " ended");
     Require(logged_.ends == served_, std::to_string(served_) + " sessions were served and " +
                                          std::to_string(logged_.ends) + " logged");
+    const int hops = plan_.kernel.led_back_to == 0 ? 1 : kHopsMax;
+    Require(!Is({"destinations"}) || served_ <= hops * static_cast<int64_t>(clients_.size()),
+            std::to_string(served_) + " sessions of " + std::to_string(clients_.size()) +
+                " clients: it connected to itself");
     if (IsPolite()) {
       const int64_t finished = ended_by_[static_cast<int>(EndReason::kClientFin)] +
                                ended_by_[static_cast<int>(EndReason::kUpstreamFin)] +
@@ -384,8 +391,8 @@ class World {
     return !Is({"silence", "connects", "stops", "shortages", "stuck", "half_closed", "blocked",
                 "moves", "outages", "bad_headers", kEnding});
   }
-  // Nor does anybody reset.
-  bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse"}); }
+  // Nor does anybody reset, or the daemon a client.
+  bool IsPolite() const { return IsCalm() && !Is({"resets", "reuse", "destinations"}); }
 
   bool Is(std::initializer_list<const char*> scenarios) const {
     return std::any_of(scenarios.begin(), scenarios.end(),
@@ -407,6 +414,7 @@ class World {
     JudgeResetTime(client, name);
     const Peer* const backend = PartnerOf(client);
     JudgeIntroduction(client, backend, name);
+    JudgeDestination(client, backend, name);
     if (backend == nullptr) {
       const bool turned_away = Is({"memory"}) && client.saw_reset();
       if (IsPolite() && client.sent() > 0 && !turned_away) {
@@ -429,6 +437,22 @@ class World {
     } else if (backend != nullptr && backend->script().is_told) {
       Require(backend->told() == script.introduction, name + ": its backend was told otherwise");
     }
+  }
+
+  // Who may go there gets to where it was going; others are reset.
+  void JudgeDestination(const Peer& client, const Peer* backend, const std::string& name) {
+    if (!Is({"destinations"})) return;
+    const ClientPlan& plan = plan_.clients[client.id()];
+    const std::string where = " to " + plan.going_to.ToString();
+    if (!plan.may_go) {
+      Require(backend == nullptr && client.received() == 0, name + ": got" + where);
+      Require(client.saw_reset(), name + ": was not reset on its way" + where);
+      return;
+    }
+    if (backend == nullptr) return Fail(name + ": did not get" + where);
+    const netpoll::Endpoint& dialed = backend->end().peer()->dialed;
+    Require(dialed == plan.going_to,
+            name + ": was connected to " + dialed.ToString() + " on its way" + where);
   }
 
   void JudgeStream(const Peer& from, const Peer& to, const std::string& name) {
