@@ -214,7 +214,9 @@ class Routes(programs_test.ProgramTest):
           "--route='rest listen=:443 to=10.0.0.3:443'",
           "parkway --check --route='out listen=:3128 to=original_dst "
           "allow_dst=203.0.113.0/24,2001:db8::/32'",
-          "parkway --check --route='web listen=:80 to=10.0.0.1:80,10.0.0.2:80 source=client'")
+          "parkway --check --route='web listen=:80 to=10.0.0.1:80,10.0.0.2:80 source=client'",
+          "parkway --check --dns_ttl_max=10s --route='pg listen=:5432 to=db.example.com:5432/max=100' "
+          "--route='web listen=:80 to=srv:_http._tcp.example.com balance=leastconn'")
     def test_options_of_a_route(self, *lines):
         for line in lines:
             done = run_parkway(*shlex.split(line)[1:])

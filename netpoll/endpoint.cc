@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <netdb.h>
+#include <strings.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -13,8 +14,10 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <optional>
+#include <sstream>
 
 #include "absl/status/status.h"
 
@@ -107,6 +110,17 @@ bool EndsInNumber(std::string_view host) {
 bool IsHostName(std::string_view host) {
   const auto allowed = [](unsigned char c) { return std::isalnum(c) || std::strchr("-_.", c); };
   return !host.empty() && host.size() <= 253 && std::all_of(host.begin(), host.end(), allowed);
+}
+
+// A host's name and a port; `numeric` is what is wrong with it as an address.
+absl::StatusOr<HostPort> SplitName(std::string_view text, const absl::Status& numeric) {
+  if (IsUnix(text)) return numeric;
+  const absl::StatusOr<HostPort> parts = SplitHostPort(text);
+  if (!parts.ok()) return parts.status();
+  if (parts->bracketed) return numeric;
+  if (EndsInNumber(parts->host)) return Invalid(text, "not an IPv4 address");
+  if (!IsHostName(parts->host)) return Invalid(text, "not a host name");
+  return parts;
 }
 
 // `os_error` counts only with EAI_SYSTEM.
@@ -221,12 +235,8 @@ absl::StatusOr<Endpoint> Endpoint::Parse(std::string_view text) {
 absl::StatusOr<std::vector<Endpoint>> Endpoint::Resolve(std::string_view host_port) {
   absl::StatusOr<Endpoint> numeric = Parse(host_port);
   if (numeric.ok()) return std::vector<Endpoint>{*numeric};
-  if (IsUnix(host_port)) return numeric.status();
-  const absl::StatusOr<HostPort> parts = SplitHostPort(host_port);
+  const absl::StatusOr<HostPort> parts = SplitName(host_port, numeric.status());
   if (!parts.ok()) return parts.status();
-  if (parts->bracketed) return numeric.status();
-  if (EndsInNumber(parts->host)) return Invalid(host_port, "not an IPv4 address");
-  if (!IsHostName(parts->host)) return Invalid(host_port, "not a host name");
 
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
@@ -240,14 +250,43 @@ absl::StatusOr<std::vector<Endpoint>> Endpoint::Resolve(std::string_view host_po
   for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
     const Endpoint endpoint = FromSockaddr(at->ai_addr, at->ai_addrlen);
     if (endpoint.family() != AF_INET && endpoint.family() != AF_INET6) continue;
-    const Endpoint with_port = endpoint.WithPort(parts->port);
     // /etc/hosts may name one address twice.
-    if (std::find(endpoints.begin(), endpoints.end(), with_port) == endpoints.end()) {
-      endpoints.push_back(with_port);
-    }
+    AddOnce(endpoint.WithPort(parts->port), endpoints);
   }
   if (endpoints.empty()) return ResolveError(host_port, EAI_NONAME, 0);
   return endpoints;
+}
+
+absl::StatusOr<std::vector<Endpoint>> Endpoint::ResolveFromHosts(std::string_view host_port) {
+  absl::StatusOr<Endpoint> numeric = Parse(host_port);
+  if (numeric.ok()) return std::vector<Endpoint>{*numeric};
+  const absl::StatusOr<HostPort> parts = SplitName(host_port, numeric.status());
+  if (!parts.ok()) return parts.status();
+
+  std::vector<Endpoint> endpoints;
+  std::ifstream file("/etc/hosts");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::string address;
+    words >> address;
+    const absl::StatusOr<Endpoint> at = ParseAddress(address);
+    for (std::string name; at.ok() && words >> name;) {
+      if (strcasecmp(name.c_str(), std::string(parts->host).c_str()) != 0) continue;
+      AddOnce(at->WithPort(parts->port), endpoints);
+    }
+  }
+  // RFC 6761: whatever the file says or does not say.
+  if (endpoints.empty() && parts->host == "localhost") {
+    endpoints.push_back(FromInet({htonl(INADDR_LOOPBACK)}, parts->port));
+  }
+  if (endpoints.empty()) return absl::NotFoundError(Describe(host_port, "not in /etc/hosts"));
+  return endpoints;
+}
+
+void Endpoint::AddOnce(const Endpoint& endpoint, std::vector<Endpoint>& endpoints) {
+  if (std::find(endpoints.begin(), endpoints.end(), endpoint) == endpoints.end()) {
+    endpoints.push_back(endpoint);
+  }
 }
 
 Endpoint Endpoint::FromSockaddr(const sockaddr* address, socklen_t size) {

@@ -47,6 +47,10 @@ class Endpoint {
   // the text.
   static absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view host_port);
 
+  // As Resolve, but asks /etc/hosts alone, and for localhost nobody: kNotFound for a name that is
+  // not there. BLOCKS THE THREAD on that file.
+  static absl::StatusOr<std::vector<Endpoint>> ResolveFromHosts(std::string_view host_port);
+
   // What accept(), getsockname() or getpeername() gave. A family other than AF_INET, AF_INET6 and
   // AF_UNIX, or an address cut short, becomes the empty Endpoint. dual_stack() is false: an address
   // alone does not tell.
@@ -85,6 +89,7 @@ class Endpoint {
   static Endpoint FromInet(const in_addr& address, uint16_t port);
   static Endpoint FromInet6(const in6_addr& address, uint32_t scope_id, uint16_t port);
   static Endpoint FromUnix(std::string_view sun_path);
+  static void AddOnce(const Endpoint& endpoint, std::vector<Endpoint>& endpoints);
   static absl::StatusOr<Endpoint> ParseUnix(std::string_view text, std::string_view path);
   static absl::StatusOr<Endpoint> ParseInet(std::string_view text, std::string_view host,
                                             uint16_t port);

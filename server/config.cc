@@ -35,9 +35,9 @@ DEFINE_string(listen, "127.0.0.1:8080",
 DEFINE_string(
     backend, "",
     "Where to relay to; repeat the flag, connections take turns. "
-    "HOST:PORT or unix:/path. A name is resolved at start and at a reload, and stands for all "
-    "its addresses; for its IPv4 ones alone if it has both kinds, since a server often "
-    "listens on those alone. There is no default, except that without --mode, --listen "
+    "HOST:PORT, srv:NAME or unix:/path. A name stands for all its addresses, or those of its "
+    "service (SRV records), and is looked up again and again, as name servers say (--dns_...). "
+    "There is no default, except that without --mode, --listen "
     "and --backend two built-in echo backends stand in. More backends cost nothing "
     "until they are used. *3 behind an address is its weight, @backup one that serves "
     "when no other can, @drain one that gets no new connections, /max=100 the most it has "
@@ -52,6 +52,33 @@ DEFINE_string(routes_file, "",
               "A file of routes, one per line, as --route takes them. "
               "# begins a comment, and a \\ at the end of a line goes on in the next. At most "
               "1000 routes and 1 MiB; the flag may be repeated.");
+
+DEFINE_string(dns_servers, "",
+              "Name servers to ask; without it, those of /etc/resolv.conf. "
+              "Up to 8 addresses, 10.0.0.1, ::1 or 10.0.0.1:5353, separated by commas; the next is "
+              "asked when one fails. Only for backends that are names.");
+DEFINE_string(dns_timeout, "1s",
+              "How long a name server may take to answer. "
+              "A duration, 10ms to 1m, of the first try; twice as long of the second, and so on. "
+              "The start, and a reload, wait as long for names that are new, and then go on "
+              "without. Raising it finds later that a server is dead.");
+DEFINE_int32(dns_tries, 3,
+             "How often each name server is asked at most. "
+             "A count, 1 to 10. Raising it outlasts more lost packets, and keeps a lookup going "
+             "for longer.");
+DEFINE_string(dns_ttl_min, "1s",
+              "Least time from one lookup of a name to the next. "
+              "A duration, 10ms to 1h, where its TTL is shorter, and after a failure; then twice "
+              "as long each time, up to dns_ttl_max. Lowering it follows changes sooner and asks "
+              "more.");
+DEFINE_string(dns_ttl_max, "30s",
+              "Most time from one lookup of a name to the next. "
+              "A duration, 10ms to 24h, where its TTL is longer. Raising it asks less, and follows "
+              "changes, and the end of a failure, later.");
+DEFINE_string(dns_family, "auto",
+              "Which addresses of a name are used. "
+              "auto, any, ipv4 or ipv6. auto: its IPv4 addresses, and its IPv6 ones if it has no "
+              "others, since a server often listens on those alone. any: all of both.");
 
 DEFINE_int64(max_conns, 0,
              "Most client connections at a time; 0 derives it. "
@@ -402,8 +429,30 @@ constexpr std::string_view kDefaultListen = "127.0.0.1:8080";
 
 constexpr std::string_view kAccessFormats[] = {"text", "json"};
 constexpr NamedSize kMemoryBudgets[] = {{"auto", kMemoryBudgetOfGroup}, {"off", kNoMemoryBudget}};
+constexpr std::string_view kDnsFamilies[] = {"auto", "any", "ipv4", "ipv6"};
 
-enum class Topic { kServes, kRoutes, kLimits, kLogs, kProcess };
+// Name servers, ADDRESS or ADDRESS:PORT, with commas between; none for those of the machine.
+absl::Status CheckServers(std::string_view text) {
+  constexpr int kServersMax = 8;
+  for (int count = 0; !text.empty(); ++count) {
+    if (count == kServersMax) return absl::InvalidArgumentError("more than 8 name servers");
+    const size_t comma = text.find(',');
+    const std::string_view server = text.substr(0, comma);
+    const bool has_port =
+        server.starts_with('[') || std::count(server.begin(), server.end(), ':') == 1;
+    const absl::StatusOr<netpoll::Endpoint> at =
+        has_port ? netpoll::Endpoint::Parse(server) : netpoll::Endpoint::ParseAddress(server);
+    if (!at.ok() || at->is_unix() || at->is_any() || comma + 1 == text.size()) {
+      return absl::InvalidArgumentError(
+          "must be addresses such as 10.0.0.1, ::1 or 10.0.0.1:5353, "
+          "with commas between");
+    }
+    text.remove_prefix(std::min(text.size(), server.size() + 1));
+  }
+  return absl::OkStatus();
+}
+
+enum class Topic { kServes, kRoutes, kNames, kLimits, kLogs, kProcess };
 
 // What makes routes. The registry holds what was given, one behind the other.
 struct Repeated {};
@@ -436,6 +485,17 @@ const std::vector<Flag>& Flags() {
                          const Field<Config>& field) {
       all.push_back({name, topic, placeholder, field});
     };
+    add("dns_servers", Topic::kNames, "ADDRESSES",
+        TextField<Config>{&Config::dns_servers, 1024, CheckServers});
+    add("dns_timeout", Topic::kNames, "DURATION",
+        DurationField<Config>{&Config::dns_timeout, 10ms, 1min, /*or_zero=*/false, /*step=*/1ms});
+    add("dns_tries", Topic::kNames, "COUNT", CountField<Config, int>{&Config::dns_tries, 1, 10});
+    add("dns_ttl_min", Topic::kNames, "DURATION",
+        DurationField<Config>{&Config::dns_ttl_min, 10ms, 1h});
+    add("dns_ttl_max", Topic::kNames, "DURATION",
+        DurationField<Config>{&Config::dns_ttl_max, 10ms, 24h});
+    add("dns_family", Topic::kNames, "auto|any|ipv4|ipv6",
+        Choice<&Config::dns_family, Config>(kDnsFamilies));
     add("max_conns", Topic::kLimits, "COUNT",
         CountField<Config, int64_t>{&Config::max_conns, 0, 100'000'000});
     add("max_conn_rate", Topic::kLimits, "COUNT",
@@ -499,8 +559,8 @@ std::vector<KnownFlag> KnownFlags() {
 class RouteReader {
  public:
   RouteReader(const std::vector<FlagSetting>& settings, const RouteOptions& defaults,
-              ResolveFunction* resolve)
-      : settings_(settings), defaults_(defaults), resolve_(resolve) {}
+              const NameSources& names)
+      : settings_(settings), defaults_(defaults), names_(names) {}
 
   absl::Status Read();
   bool is_trial() const { return is_trial_; }
@@ -512,7 +572,7 @@ class RouteReader {
   template <class Part>
   absl::Status ReadAddresses(const std::vector<size_t>& given,
                              absl::StatusOr<Part> (*parse)(std::string_view, ResolveFunction*),
-                             std::vector<Part>& parts) const;
+                             ResolveFunction* resolve, std::vector<Part>& parts) const;
   absl::Status ReadSource(const RouteSource& source);
   absl::Status ReadFile(const FlagSetting& file);
   absl::Status CheckSource() const;
@@ -520,7 +580,7 @@ class RouteReader {
 
   const std::vector<FlagSetting>& settings_;
   const RouteOptions& defaults_;
-  ResolveFunction* const resolve_;
+  const NameSources& names_;
   bool is_trial_ = false;
   std::deque<RouteSource> sources_;  // to which the routes point
   std::vector<ParsedRoute> routes_;
@@ -574,8 +634,8 @@ absl::Status RouteReader::ReadDefault() {
     return settings_[at].Error(problem);
   };
   absl::Status status = ReadMode(mode, route.mode);
-  if (status.ok()) status = ReadAddresses(listen, &ParseListen, route.listen);
-  if (status.ok()) status = ReadAddresses(backend, &ParseBackend, route.backends);
+  if (status.ok()) status = ReadAddresses(listen, &ParseListen, names_.resolve, route.listen);
+  if (status.ok()) status = ReadAddresses(backend, &ParseBackend, names_.hosts, route.backends);
   if (!status.ok()) return status;
   if (route.is_local() && !backend.empty()) {
     return parsed.error(backend.front(), "--mode=" + std::string(ToString(route.mode)) +
@@ -610,10 +670,10 @@ template <class Part>
 absl::Status RouteReader::ReadAddresses(const std::vector<size_t>& given,
                                         absl::StatusOr<Part> (*parse)(std::string_view,
                                                                       ResolveFunction*),
-                                        std::vector<Part>& parts) const {
+                                        ResolveFunction* resolve, std::vector<Part>& parts) const {
   for (const size_t at : given) {
     const FlagSetting& setting = settings_[at];
-    absl::StatusOr<Part> part = parse(setting.value, resolve_);
+    absl::StatusOr<Part> part = parse(setting.value, resolve);
     if (!part.ok()) {
       const bool is_list = setting.value.find(',') != setting.value.npos;
       if (is_list) return setting.Error("one address per flag; repeat --" + setting.name);
@@ -629,7 +689,7 @@ absl::Status RouteReader::ReadSource(const RouteSource& source) {
     return source.Error(0, "more than " + std::to_string(kRoutesMax) + " routes");
   }
   sources_.push_back(source);
-  absl::StatusOr<ParsedRoute> parsed = ParseRoute(sources_.back(), defaults_, resolve_);
+  absl::StatusOr<ParsedRoute> parsed = ParseRoute(sources_.back(), defaults_, names_);
   if (!parsed.ok()) return parsed.status();
   routes_.push_back(*std::move(parsed));
   return absl::OkStatus();
@@ -703,6 +763,8 @@ std::string_view Title(Topic topic) {
       return "What it serves";
     case Topic::kRoutes:
       return "Of each route, unless it says otherwise";
+    case Topic::kNames:
+      return "Names of backends";
     case Topic::kLimits:
       return "Limits";
     case Topic::kLogs:
@@ -818,12 +880,23 @@ std::string Amount(const Config& config) {
   };
   size_t backends = 0;
   for (const Route& route : config.routes) {
-    for (const Backend& backend : route.backends) backends += backend.at.size();
+    for (const Backend& backend : route.backends)
+      backends += std::max<size_t>(backend.at.size(), 1);
   }
   return count(config.routes.size(), "route", "routes") + ", " +
          count(ListenAddresses(config.routes).size(), "address to listen on",
                "addresses to listen on") +
          ", " + count(backends, "backend", "backends");
+}
+
+// Told of the bound that was given last.
+absl::Status CheckBounds(const Config& config, const std::vector<FlagSetting>& settings) {
+  if (config.dns_ttl_min <= config.dns_ttl_max) return absl::OkStatus();
+  const auto is_bound = [](const FlagSetting& it) {
+    return it.name == "dns_ttl_min" || it.name == "dns_ttl_max";
+  };
+  const auto last = std::find_if(settings.rbegin(), settings.rend(), is_bound);
+  return last->Error("dns_ttl_min is above dns_ttl_max");
 }
 
 // In the shortest form if it has one: what is written there may hold blanks and commas.
@@ -846,7 +919,7 @@ void AppendRoute(const Route& route, const RouteOptions& defaults,
 }  // namespace
 
 absl::StatusOr<ParseResult> ParseCommandLine(int argc, const char* const* argv, std::ostream& out,
-                                             ResolveFunction* resolve) {
+                                             const NameSources& names) {
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   ParseResult result;
   if (AnswerQuestion(arguments, out)) {
@@ -863,8 +936,9 @@ absl::StatusOr<ParseResult> ParseCommandLine(int argc, const char* const* argv, 
     const absl::Status set = SetFlag(Flags()[setting.flag], setting.value, config);
     if (!set.ok()) return setting.Error(std::string(set.message()));
   }
-  RouteReader reader(*settings, config.defaults, resolve);
-  absl::Status status = reader.Read();
+  RouteReader reader(*settings, config.defaults, names);
+  absl::Status status = CheckBounds(config, *settings);
+  if (status.ok()) status = reader.Read();
   if (!status.ok()) return status;
   config.routes = reader.TakeRoutes();
   config.embedded_backends = reader.is_trial();

@@ -16,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/log_target.h"
+#include "server/question.h"
 #include "server/route.h"
 #include "server/route_config.h"
 
@@ -48,6 +49,14 @@ struct Config {
   AccessFormat access_log_format = AccessFormat::kText;
   std::chrono::nanoseconds access_log_progress{0};  // 0: never
 
+  // Of backends that are names.
+  std::string dns_servers{};  // as CheckServers has it; empty: those of /etc/resolv.conf
+  std::chrono::nanoseconds dns_timeout = std::chrono::seconds(1);
+  int dns_tries = 3;
+  std::chrono::nanoseconds dns_ttl_min = std::chrono::seconds(1);
+  std::chrono::nanoseconds dns_ttl_max = std::chrono::seconds(30);
+  DnsFamily dns_family = DnsFamily::kAuto;
+
   int workers = 0;  // 0: one per CPU of the affinity mask, limited by the cgroup quota
   bool pin_cpus = false;
   std::chrono::nanoseconds stall_report = std::chrono::milliseconds(10);  // 0: never
@@ -68,8 +77,9 @@ struct ParseResult {
   Config config;  // valid with kRun
 };
 
-// Reads the command line and the files it names, checks everything and resolves all names. BLOCKS
-// THE THREAD on files and name servers: never call it on a worker. --help, --version,
+// Reads the command line and the files it names, checks everything and resolves the names where it
+// listens. BLOCKS THE THREAD on files and name servers: never call it on a worker. --help,
+// --version,
 // --check and --print_config print to `out`; nothing else is printed. Afterwards gflags' registry
 // holds the effective values.
 //
@@ -78,9 +88,8 @@ struct ParseResult {
 //   --idle_timeout=5: add a unit, for example 5s
 //   /etc/parkway/parkway.flags:12: --frobnicate: unknown flag; --help lists all flags
 //   /etc/parkway/routes:3: column 9: lissten: unknown key; did you mean listen?
-absl::StatusOr<ParseResult> ParseCommandLine(
-    int argc, const char* const* argv, std::ostream& out,
-    ResolveFunction* resolve = &netpoll::Endpoint::Resolve);
+absl::StatusOr<ParseResult> ParseCommandLine(int argc, const char* const* argv, std::ostream& out,
+                                             const NameSources& names = NameSources());
 
 // The flags that make `config`, one "--name=value" each: lines of a flagfile that
 // ParseCommandLine() reads back to the same Config. The routes of a trial run are absent.

@@ -40,6 +40,10 @@ Connector::Ways Connector::WaysOf(int family, const RouteOptions& options) {
 absl::Status Connector::Check(const netpoll::Kernel& kernel, const Route& route) const {
   for (const int family : {AF_INET, AF_INET6}) {
     const auto is_of_it = [&](const Backend& backend) {
+      // What a name will stand for is not known: IPv4 addresses, or those that sources fit.
+      if (backend.is_discovered()) {
+        return family == AF_INET || WaysTo(family).front().source.family() == family;
+      }
       return backend.at.front().family() == family;  // all addresses of a name are of one
     };
     const bool is_needed = route.to_original_dst() ||

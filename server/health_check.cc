@@ -34,7 +34,7 @@ bool HealthCheck::Launch() {
 
 void HealthCheck::NoteFailed(const std::string& problem) {
   const int failures = upstream_.NoteFailure();
-  if (!may_fail_ || failures < options_.health_fall) return;
+  if (!may_fail_.load(std::memory_order_relaxed) || failures < options_.health_fall) return;
   {
     sched::MutexLock lock(mu_);
     if (stopped_ || !upstream_.up()) return;

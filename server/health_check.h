@@ -39,12 +39,8 @@ class HealthCheck {
   // So many steps take a backend in its slow start to its full weight.
   static constexpr int kSlowStartSteps = 10;
 
-  // `may_fail`: connects that fail may take it down.
-  HealthCheck(Owner& owner, Upstream& upstream, const RouteOptions& options, bool may_fail)
-      : owner_(owner),
-        upstream_(upstream),
-        options_(options),
-        may_fail_(may_fail && options.health != Health::kOff) {}
+  HealthCheck(Owner& owner, Upstream& upstream, const RouteOptions& options)
+      : owner_(owner), upstream_(upstream), options_(options) {}
   HealthCheck(const HealthCheck&) = delete;
   HealthCheck& operator=(const HealthCheck&) = delete;
 
@@ -56,7 +52,11 @@ class HealthCheck {
   void Start();
   // No check and no change from here on; its fiber ends soon. From any fiber; never blocks.
   void Stop();
-  bool may_go_down() const { return asked_for() || may_fail_; }
+  // Whether connects that fail may take it down. Any thread.
+  void SetMayFail(bool may_fail) {
+    may_fail_.store(may_fail && options_.health != Health::kOff, std::memory_order_relaxed);
+  }
+  bool may_go_down() const { return asked_for() || may_fail_.load(std::memory_order_relaxed); }
   // Its fiber has not ended yet. Any thread.
   bool running();
 
@@ -80,7 +80,7 @@ class HealthCheck {
   Owner& owner_;
   Upstream& upstream_;
   const RouteOptions& options_;
-  const bool may_fail_;
+  std::atomic<bool> may_fail_{false};       // relaxed: a failure more or less
   std::atomic<int> step_{kSlowStartSteps};  // relaxed: a lineup is built after it is stored
 
   // The fiber's own.

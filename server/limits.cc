@@ -26,7 +26,10 @@ int64_t ReservedDescriptors(const Config& config, int workers) {
   int64_t checks = 0;
   for (const Route& route : config.routes) {
     if (route.options.health < Health::kTcp) continue;
-    for (const Backend& backend : route.backends) checks += static_cast<int64_t>(backend.at.size());
+    for (const Backend& backend : route.backends) {
+      constexpr size_t kOfName = 64;  // addresses at a time, which are not known yet
+      checks += static_cast<int64_t>(backend.is_discovered() ? kOfName : backend.at.size());
+    }
   }
   return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses) + checks);
 }

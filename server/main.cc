@@ -17,6 +17,7 @@
 #include "absl/debugging/symbolize.h"
 #include "sched/host.h"
 #include "server/config.h"
+#include "server/dns_resolver.h"
 #include "server/log_sink.h"
 #include "server/logs.h"
 #include "server/server.h"
@@ -54,8 +55,16 @@ void Say(const std::string& lines) {
   (void)(*parkway::OpenLogSink("stderr", 0))->Write(rest);
 }
 
-parkway::Platform PlatformOf(parkway::Logs& logs) {
+parkway::DnsResolver::Options DnsOptionsOf(const parkway::Config& config) {
+  return {.servers = config.dns_servers,
+          .timeout = config.dns_timeout,
+          .tries = config.dns_tries,
+          .family = config.dns_family};
+}
+
+parkway::Platform PlatformOf(parkway::Logs& logs, parkway::Resolver& resolver) {
   parkway::Platform platform;
+  platform.resolver = &resolver;
   platform.report = [&logs](const std::string& line) { logs.Report(line); };
   if (logs.has_access_log()) {
     platform.access_log = [&logs](std::string_view lines) { logs.Access(lines); };
@@ -82,8 +91,9 @@ int main(int argc, char** argv) {
   const absl::StatusOr<std::unique_ptr<parkway::Logs>> logs =
       parkway::Logs::Open(parsed->config.log, parsed->config.access_log);
   if (!logs.ok()) return Complain(logs.status());
+  parkway::DnsResolver resolver(DnsOptionsOf(parsed->config));
   const absl::StatusOr<std::unique_ptr<parkway::Server>> server =
-      parkway::Server::Start(parsed->config, PlatformOf(**logs));
+      parkway::Server::Start(parsed->config, PlatformOf(**logs, resolver));
   if (!server.ok()) return Complain(server.status());
   Say((*server)->Banner());
 

@@ -11,6 +11,7 @@
 #include "sched/parking_lot.h"
 #include "server/limits.h"
 #include "server/notify.h"
+#include "server/route_match.h"
 #include "server/server.h"
 
 namespace parkway {
@@ -83,14 +84,28 @@ absl::Status Server::CheckReload(const Config& next) const {
   return absl::OkStatus();
 }
 
-std::unique_ptr<ServedRoute> Server::NewRoute(const Route& route, const ServedRoute* before) {
+std::unique_ptr<ServedRoute> Server::NewRoute(const Route& route, const ServedRoute::Names& names,
+                                              ServedRoute* before) {
   RouteOwner& me = *this;
-  return std::make_unique<ServedRoute>(route, me, WorkerCount(), before);
+  return std::make_unique<ServedRoute>(route, me, WorkerCount(), names, before);
 }
 
 // First all that can fail, then all that cannot.
 absl::Status Server::Apply(const Config& next) {
   Forget();
+  Watches watches = NewWatches(next);
+  if (scheduler_ != nullptr) {
+    if (const absl::Status status = CheckFibers({}, {}, watches.size()); !status.ok())
+      return status;
+    Watch(watches);
+  }
+  const absl::Status status = Change(next, watches);
+  // What it would have been asked for is not known.
+  if (!status.ok() && scheduler_ != nullptr) Retire(std::move(watches));
+  return status;
+}
+
+absl::Status Server::Change(const Config& next, Watches& watches) {
   // By name, those that were there before.
   std::map<std::string, std::unique_ptr<ServedRoute>*> before;
   for (auto& route : routes_) before[route->config().name] = &route;
@@ -105,7 +120,7 @@ absl::Status Server::Apply(const Config& next) {
       before.erase(found);
       continue;
     }
-    fresh.push_back(NewRoute(route, old));
+    fresh.push_back(NewRoute(route, NamesOf(route, watches), old));
     order.push_back(fresh.back().get());
     if (old != nullptr) ++changed;
   }
@@ -117,7 +132,7 @@ absl::Status Server::Apply(const Config& next) {
     if (!status.ok()) break;
     if (FrontendOf(plan) == nullptr) status = Open(plan, frontends, doors);
   }
-  if (status.ok()) status = CheckFibers(fresh, doors);
+  if (status.ok()) status = CheckFibers(fresh, doors, watches.size());
   if (!status.ok()) {
     for (const auto& door : doors) netpoll::CloseBound(poller_->kernel(), door->socket);
     return status;
@@ -125,6 +140,8 @@ absl::Status Server::Apply(const Config& next) {
   const size_t gone = before.size() - changed;
   const size_t begun = fresh.size() - changed;
   // Nothing fails from here on.
+  std::vector<ServedRoute*> begun_routes;
+  for (const auto& route : fresh) begun_routes.push_back(route.get());
   Routes retired;
   for (auto& [name, route] : before) retired.push_back(std::move(*route));
   Routes kept = std::exchange(routes_, {});
@@ -141,11 +158,15 @@ absl::Status Server::Apply(const Config& next) {
     std::move(frontends.begin(), frontends.end(), std::back_inserter(frontends_));
     std::move(doors.begin(), doors.end(), std::back_inserter(doors_));
   }
+  std::move(watches.begin(), watches.end(), std::back_inserter(watches_));
+  for (const auto& route : retired) Unsubscribe(*route);
+  for (ServedRoute* const route : begun_routes) Subscribe(*route);
   Give(plans);
   own_addresses_.Set(AddressesThatStay());
   if (scheduler_ == nullptr) return absl::OkStatus();  // the first one: StartWorkers goes on
   StartDoors(first_new);
   Settle(std::move(retired));
+  Retire(TakeUnused());
   ReportFixed(next);
   config_.routes = next.routes;
   config_.defaults = next.defaults;
@@ -166,8 +187,7 @@ Server::Frontend* Server::FrontendOf(const Plan& plan) const {
 // Whether this machine grants what their connections to backends are to have.
 absl::Status Server::CheckConnects(const Routes& fresh) const {
   for (const auto& route : fresh) {
-    const absl::Status status =
-        route->connector().Check(poller_->kernel(), route->config());
+    const absl::Status status = route->connector().Check(poller_->kernel(), route->config());
     if (status.ok()) continue;
     const std::string title = route->Title();
     return absl::Status(status.code(),
@@ -176,9 +196,10 @@ absl::Status Server::CheckConnects(const Routes& fresh) const {
   return absl::OkStatus();
 }
 
-absl::Status Server::CheckFibers(const Routes& fresh, const Doors& doors) const {
+absl::Status Server::CheckFibers(const Routes& fresh, const Doors& doors, size_t names) const {
   if (scheduler_ == nullptr) return absl::OkStatus();
   int64_t count = Fibers() + (1 + descriptors_per_client_) * static_cast<int64_t>(doors.size());
+  count += static_cast<int64_t>(names);
   for (const auto& route : fresh) count += route->fibers();
   if (count <= fibers_max_) return absl::OkStatus();
   return absl::ResourceExhaustedError("more than " + std::to_string(fibers_max_) +
@@ -326,8 +347,99 @@ void Server::Forget() {
       return std::find(door->routes.begin(), door->routes.end(), route) != door->routes.end();
     });
   };
+  std::erase_if(retired_watches_, [](const auto& watch) { return watch->ended(); });
   std::erase_if(retired_,
                 [&](const auto& route) { return !is_given(route.get()) && route->IsOver(); });
+}
+
+// --- Names.
+
+NameWatch* Server::WatchOf(const Question& question, const Watches& watches) {
+  const auto found = std::find_if(watches.begin(), watches.end(),
+                                  [&](const auto& watch) { return watch->question() == question; });
+  return found == watches.end() ? nullptr : found->get();
+}
+
+// Those that nobody asks for yet.
+Server::Watches Server::NewWatches(const Config& next) {
+  NameWatch::Owner& me = *this;
+  Watches watches;
+  for (const Route& route : next.routes) {
+    for (const Question& question : QuestionsOf(route)) {
+      if (WatchOf(question, watches_) != nullptr || WatchOf(question, watches) != nullptr) continue;
+      PARKWAY_CHECK(platform_.resolver != nullptr, 0);
+      watches.push_back(std::make_unique<NameWatch>(
+          question, Discovery::Bounds{config_.dns_ttl_min, config_.dns_ttl_max}, me));
+    }
+  }
+  return watches;
+}
+
+// Begins to ask, and waits for the first answers, or until it is known that there is none, so that
+// what serves has its backends; at most dns_timeout.
+void Server::Watch(const Watches& watches) {
+  int worker = 0;
+  for (const auto& watch : watches) {
+    const bool spawned =
+        scheduler_->SpawnOn(worker++ % WorkerCount(), [name = watch.get()] { name->Run(); });
+    PARKWAY_CHECK(spawned, worker);
+  }
+  const sched::Deadline until = sched::After(platform_.host->Now(), config_.dns_timeout);
+  const auto wait = [&] {
+    return std::any_of(watches.begin(), watches.end(),
+                       [](const auto& watch) { return !watch->answered(); });
+  };
+  bool in_time = true;
+  while (wait() && in_time && stop_requests_.load(std::memory_order_seq_cst) == 0) {
+    in_time = changed_->WaitUntil(until);
+  }
+  changed_->Set();  // what came meanwhile may have been meant for Run
+}
+
+ServedRoute::Names Server::NamesOf(const Route& route, const Watches& fresh) {
+  ServedRoute::Names names;
+  for (const Question& question : QuestionsOf(route)) {
+    NameWatch* const before = WatchOf(question, watches_);
+    names[question] = (before != nullptr ? before : WatchOf(question, fresh))->current();
+  }
+  return names;
+}
+
+void Server::Subscribe(ServedRoute& route) {
+  for (const Question& question : QuestionsOf(route.config())) {
+    WatchOf(question, watches_)->Subscribe(route);
+  }
+}
+
+void Server::Unsubscribe(ServedRoute& route) {
+  for (const Question& question : QuestionsOf(route.config())) {
+    WatchOf(question, watches_)->Unsubscribe(route);
+  }
+}
+
+// Those whose names no route has any more.
+Server::Watches Server::TakeUnused() {
+  const auto is_used = [&](const auto& watch) {
+    return std::any_of(routes_.begin(), routes_.end(), [&](const auto& route) {
+      const std::vector<Question> questions = QuestionsOf(route->config());
+      return std::find(questions.begin(), questions.end(), watch->question()) != questions.end();
+    });
+  };
+  const auto unused = std::stable_partition(watches_.begin(), watches_.end(), is_used);
+  Watches taken(std::make_move_iterator(unused), std::make_move_iterator(watches_.end()));
+  watches_.erase(unused, watches_.end());
+  return taken;
+}
+
+void Server::Retire(Watches&& watches) {
+  std::vector<NameWatch*> stops;
+  for (const auto& watch : watches) stops.push_back(watch.get());
+  std::move(watches.begin(), watches.end(), std::back_inserter(retired_watches_));
+  if (stops.empty()) return;
+  const bool spawned = scheduler_->SpawnOn(0, [stops] {
+    for (NameWatch* const watch : stops) watch->Stop();
+  });
+  PARKWAY_CHECK(spawned, 0);
 }
 
 // Says what has to wait for the next start.

@@ -5,7 +5,6 @@
 #define PARKWAY_SERVER_RESOLVER_H_
 
 #include <atomic>
-#include <compare>
 #include <string>
 #include <vector>
 
@@ -13,19 +12,9 @@
 #include "netpoll/endpoint.h"
 #include "netpoll/poller.h"
 #include "sched/clock.h"
+#include "server/question.h"
 
 namespace parkway {
-
-// What a name server is asked: all addresses of a host, or of a service (SRV).
-struct Question {
-  bool srv = false;
-  std::string name{};
-
-  // As operators write it: db.example.com, srv:_pg._tcp.example.com.
-  std::string ToString() const { return (srv ? "srv:" : "") + name; }
-
-  friend auto operator<=>(const Question&, const Question&) = default;
-};
 
 // An address that a name stands for.
 struct Found {
@@ -37,9 +26,9 @@ struct Found {
   friend bool operator==(const Found&, const Found&) = default;
 };
 
-struct Answer {
-  std::vector<Found> found{};  // each address once
-  sched::Duration ttl{0};      // how long it holds, as the name server says
+struct NameAnswer {
+  std::vector<Found> found{};
+  sched::Duration ttl{0};  // how long it holds, as the name server says
   // Some part of it was not to be had: addresses that are missing may still be there.
   bool is_partial = false;
   // Where there is none: "no such name", for the operator.
@@ -52,8 +41,8 @@ class Resolver {
   // Blocks the fiber, never its worker: until there is an answer, none is to be had, or soon after
   // `cancelled` became true. A name that has no addresses is an answer. Errors: kUnavailable with
   // what went wrong, for the operator; kCancelled. Fiber only; several at a time.
-  virtual absl::StatusOr<Answer> Lookup(netpoll::Poller& poller, const Question& question,
-                                        const std::atomic<bool>& cancelled) = 0;
+  virtual absl::StatusOr<NameAnswer> Lookup(netpoll::Poller& poller, const Question& question,
+                                            const std::atomic<bool>& cancelled) = 0;
 };
 
 }  // namespace parkway

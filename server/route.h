@@ -16,6 +16,7 @@
 #include "server/cidr.h"
 #include "server/destinations.h"
 #include "server/proxy_header.h"
+#include "server/question.h"
 
 namespace parkway {
 
@@ -45,6 +46,7 @@ inline constexpr std::string_view kModes[] = {"proxy", "echo", "discard"};
 inline constexpr std::string_view ToString(Mode mode) { return kModes[static_cast<size_t>(mode)]; }
 
 inline constexpr int kConnectRetriesMax = 15;
+inline constexpr int kWeightMax = 256;
 
 // What a route may set for itself; the flag of the same name is the default, and its help gives the
 // reason and what raising it costs. Spans, 0 for none where not said otherwise.
@@ -126,12 +128,17 @@ struct Listen {
 struct Backend {
   std::string text{};  // the address alone
   std::vector<netpoll::Endpoint> at{};
+  // Instead, a name of which name servers are asked while the daemon runs; empty: none. `port` is
+  // that of a host; services tell theirs.
+  Question question{};
+  uint16_t port = 0;
   int weight = 1;       // its share of the connections, and each of its addresses'; 0: none
   bool backup = false;  // serves when no other can
   bool drain = false;   // gets no new connections
   int max = 0;          // most sessions of each of its addresses; 0: no limit
 
   bool serves() const { return !drain && weight > 0; }
+  bool is_discovered() const { return !question.name.empty(); }
 
   friend bool operator==(const Backend&, const Backend&) = default;
 };

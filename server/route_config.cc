@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/destinations.h"
+#include "server/route_match.h"
 #include "server/suggest.h"
 
 namespace parkway {
@@ -138,6 +139,8 @@ constexpr std::string_view kOfChosenBackends[] = {
 constexpr std::string_view kBackup = "@backup";
 constexpr std::string_view kDrain = "@drain";
 constexpr std::string_view kMax = "/max=";
+constexpr std::string_view kService = "srv:";
+constexpr const char* kNoPort = "a backend's port must be 1-65535";
 
 bool TakeSuffix(std::string_view& text, std::string_view suffix) {
   // An abstract socket may be called so.
@@ -189,7 +192,7 @@ absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunc
     std::string problem(found.status().message());
     const std::string start = (text.empty() ? "\"\"" : std::string(text)) + ": ";
     if (problem.compare(0, start.size(), start) == 0) problem.erase(0, start.size());
-    return absl::InvalidArgumentError(problem);
+    return absl::Status(found.status().code(), problem);
   }
   // No flagfile could say so: the blanks at the end of a line are not part of the value.
   if (text.ends_with(' ')) return absl::InvalidArgumentError("address ends in a space");
@@ -203,6 +206,41 @@ absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text, ResolveFunc
   std::sort(found->begin(), found->end(),
             [](const Endpoint& a, const Endpoint& b) { return a.ToString() < b.ToString(); });
   return found;
+}
+
+// What name servers are asked for: labels of 1 to 63 characters, 253 in all, with a dot at the end
+// or not (RFC 1035).
+absl::Status CheckDnsName(std::string_view text) {
+  std::string_view rest = text.ends_with('.') ? text.substr(0, text.size() - 1) : text;
+  bool good = !rest.empty() && rest.size() <= 253;
+  while (good && !rest.empty()) {
+    const std::string_view label = rest.substr(0, rest.find('.'));
+    const auto is_fit = [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '-' || c == '_';
+    };
+    good = !label.empty() && label.size() <= 63 && std::all_of(label.begin(), label.end(), is_fit);
+    rest.remove_prefix(std::min(rest.size(), label.size() + 1));
+    good = good && (rest.empty() ? !text.ends_with("..") : true);
+  }
+  return good ? absl::OkStatus() : absl::InvalidArgumentError("not a host name");
+}
+
+// Not a host called srv.
+bool IsService(std::string_view text) {
+  return text.starts_with(kService) &&
+         text.find_first_not_of("0123456789", kService.size()) != text.npos;
+}
+
+// NAME:PORT, of which the hosts file knows nothing.
+absl::StatusOr<Backend> ParseHost(std::string_view text, Backend backend) {
+  const size_t colon = text.rfind(':');
+  const std::string_view name = text.substr(0, colon);
+  if (const absl::Status named = CheckDnsName(name); !named.ok()) return named;
+  const absl::StatusOr<int64_t> port = ParseCount(text.substr(colon + 1), 1, 65535);
+  if (!port.ok()) return absl::InvalidArgumentError(kNoPort);
+  backend.question = {.srv = false, .name = std::string(name)};
+  backend.port = static_cast<uint16_t>(*port);
+  return backend;
 }
 
 // ---- What a client asks for.
@@ -254,8 +292,8 @@ absl::Status ForEachPart(const RouteWord& word, Each each) {
 
 class Reader {
  public:
-  Reader(const RouteSource& source, ResolveFunction* resolve, ParsedRoute& parsed)
-      : source_(source), resolve_(resolve), parsed_(parsed), route_(parsed.route) {}
+  Reader(const RouteSource& source, const NameSources& names, ParsedRoute& parsed)
+      : source_(source), names_(names), parsed_(parsed), route_(parsed.route) {}
 
   absl::Status Read(const RouteWord& word) {
     if (word.key == "listen") return ReadListen(word);
@@ -275,7 +313,7 @@ class Reader {
  private:
   absl::Status ReadListen(const RouteWord& word) {
     return ForEachPart(word, [&](std::string_view part, size_t at) {
-      absl::StatusOr<Listen> listen = ParseListen(part, resolve_);
+      absl::StatusOr<Listen> listen = ParseListen(part, names_.resolve);
       if (!listen.ok()) return About(part, at, listen.status());
       route_.listen.push_back(*std::move(listen));
       parsed_.listen_at.push_back(at);
@@ -321,7 +359,7 @@ class Reader {
       return absl::OkStatus();
     }
     return ForEachPart(word, [&](std::string_view part, size_t at) {
-      absl::StatusOr<Backend> backend = ParseBackend(part, resolve_);
+      absl::StatusOr<Backend> backend = ParseBackend(part, names_.hosts);
       if (!backend.ok()) return About(part, at, backend.status());
       if (route_.backends.size() == kBackendsMax) {
         return source_.Error(at, "more than " + std::to_string(kBackendsMax) + " backends");
@@ -352,7 +390,7 @@ class Reader {
   }
 
   const RouteSource& source_;
-  ResolveFunction* const resolve_;
+  const NameSources& names_;
   ParsedRoute& parsed_;
   Route& route_;
 };
@@ -438,17 +476,6 @@ absl::Status CheckListens(const ParsedRoute& parsed, std::vector<Seen>& seen) {
     }
   }
   return absl::OkStatus();
-}
-
-bool ConnectsTo(const Endpoint& backend, const Route& route) {
-  for (const Listen& listen : route.listen) {
-    for (const Endpoint& at : listen.at) {
-      const bool wildcard = at.is_any() && at.port() == backend.port() &&
-                            (at.dual_stack() || at.family() == backend.family());
-      if (at == backend || (wildcard && backend.is_loopback())) return true;
-    }
-  }
-  return false;
 }
 
 absl::Status CheckProxy(const ParsedRoute& parsed) {
@@ -551,7 +578,10 @@ std::string UnfitSource(const std::vector<Endpoint>& sources,
                         const std::vector<const Route*>& routes) {
   std::vector<int> families;
   for (const Route* const route : routes) {
-    for (const Backend& backend : route->backends) families.push_back(backend.at.front().family());
+    for (const Backend& backend : route->backends) {
+      if (backend.is_discovered()) return "";  // it may be of any family
+      families.push_back(backend.at.front().family());
+    }
   }
   if (families.empty()) return "";
   for (const Endpoint& source : sources) {
@@ -567,7 +597,7 @@ absl::StatusOr<Listen> ParseListen(std::string_view text, ResolveFunction* resol
   return Listen{std::string(text), *std::move(found)};
 }
 
-absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* resolve) {
+absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* hosts) {
   Backend backend;
   if (const absl::Status taken = TakeMax(text, backend.max); !taken.ok()) return taken;
   backend.backup = TakeSuffix(text, kBackup);
@@ -582,23 +612,30 @@ absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* res
     return absl::InvalidArgumentError(
         "original_dst stands alone, in a route: to=original_dst allow_dst=BLOCKS");
   }
-  absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, resolve);
+  backend.text = text;
+  if (IsService(text)) {
+    const absl::Status named = CheckDnsName(text.substr(kService.size()));
+    if (!named.ok()) return named;
+    backend.question = {.srv = true, .name = std::string(text.substr(kService.size()))};
+    return backend;
+  }
+  absl::StatusOr<std::vector<Endpoint>> found = Resolve(text, hosts);
+  if (absl::IsNotFound(found.status())) return ParseHost(text, backend);
   if (!found.ok()) return found.status();
   for (const Endpoint& at : *found) {
     if (at.is_any()) {
       return absl::InvalidArgumentError("name the host to connect to, such as 127.0.0.1");
     }
     if (at.asks_for_port()) {
-      return absl::InvalidArgumentError("a backend's port must be 1-65535");
+      return absl::InvalidArgumentError(kNoPort);
     }
   }
-  backend.text = text;
   backend.at = *std::move(found);
   return backend;
 }
 
 absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOptions& defaults,
-                                       ResolveFunction* resolve) {
+                                       const NameSources& names) {
   const absl::StatusOr<RouteText> text = ScanRoute(source);
   if (!text.ok()) return text.status();
   ParsedRoute parsed;
@@ -607,7 +644,7 @@ absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOpt
   parsed.error = [&source](size_t at, std::string_view problem) {
     return source.Error(at, problem);
   };
-  Reader reader(source, resolve, parsed);
+  Reader reader(source, names, parsed);
   for (const RouteWord& word : text->words) {
     if (const absl::Status read = reader.Read(word); !read.ok()) return read;
   }

@@ -8,9 +8,9 @@
 //   sni       NAME[,NAME...]: those whose TLS ClientHello names one of these servers; *.NAME stands
 //             for all names below it
 //   alpn      PROTOCOL[,PROTOCOL...]: those whose ClientHello offers one of these
-//   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT];
-//             or echo, or discard, or original_dst: where the client was going before a packet
-//             filter led it here
+//   to        BACKEND[,BACKEND...], a backend being ADDRESS[*WEIGHT][@backup|@drain][/max=COUNT],
+//             where ADDRESS may be srv:NAME, too; or echo, or discard, or original_dst: where the
+//             client was going before a packet filter led it here
 //   allow_dst BLOCK[,BLOCK...]: with original_dst, where clients may go (Destinations)
 //   ...       the flag of the same name, for this route (RouteSettings)
 #ifndef PARKWAY_SERVER_ROUTE_CONFIG_H_
@@ -33,6 +33,13 @@ namespace parkway {
 
 // How names become addresses; tests give their own.
 using ResolveFunction = absl::StatusOr<std::vector<netpoll::Endpoint>>(std::string_view host_port);
+struct NameSources {
+  // Of where to listen. May ask name servers.
+  ResolveFunction* resolve = &netpoll::Endpoint::Resolve;
+  // Of backends, as far as no name server is needed: kNotFound leaves a name to be asked for while
+  // the daemon runs.
+  ResolveFunction* hosts = &netpoll::Endpoint::ResolveFromHosts;
+};
 
 // The options of a route, in the order of --help.
 std::span<const Setting<RouteOptions>> RouteSettings();
@@ -46,9 +53,8 @@ std::string UnfitSource(const std::vector<netpoll::Endpoint>& sources,
                         const std::vector<const Route*>& routes);
 
 // Bounds.
-inline constexpr size_t kSourcesMax = 256;  // of a route
-inline constexpr size_t kNamesMax = 1000;   // of sni or alpn of a route
-inline constexpr int kWeightMax = 256;
+inline constexpr size_t kSourcesMax = 256;               // of a route
+inline constexpr size_t kNamesMax = 1000;                // of sni or alpn of a route
 inline constexpr int kBackendSessionsMax = 100'000'000;  // max= of a backend
 inline constexpr size_t kListensMax = 1000;              // of all routes
 inline constexpr size_t kBackendsMax = 1000;             // of a route
@@ -62,15 +68,15 @@ struct ParsedRoute {
   std::function<absl::Status(size_t, std::string_view)> error;
 };
 
-// Reads a route, and resolves all names. BLOCKS THE THREAD on name servers. `source` must outlive
-// the result.
+// Reads a route, and resolves the names where it listens. BLOCKS THE THREAD on name servers then.
+// `source` must outlive the result.
 absl::StatusOr<ParsedRoute> ParseRoute(const RouteSource& source, const RouteOptions& defaults,
-                                       ResolveFunction* resolve);
+                                       const NameSources& names);
 
 // One address of `listen` or `to`. Errors (kInvalidArgument) say what is wrong without repeating
 // the text.
 absl::StatusOr<Listen> ParseListen(std::string_view text, ResolveFunction* resolve);
-absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* resolve);
+absl::StatusOr<Backend> ParseBackend(std::string_view text, ResolveFunction* hosts);
 
 // Where to accept, each address once; a port 0 is another one each time.
 std::vector<netpoll::Endpoint> ListenAddresses(const std::vector<Route>& routes);

@@ -17,8 +17,11 @@ absl::StatusOr<std::vector<Endpoint>> FakeResolve(std::string_view text) {
   if (text == "pair:80") return std::vector<Endpoint>{At("10.0.0.1:80"), At("10.0.0.2:80")};
   absl::StatusOr<Endpoint> numeric = Endpoint::Parse(text);
   if (numeric.ok()) return std::vector<Endpoint>{*numeric};
+  if (text.find(".test:") != text.npos) return absl::NotFoundError("not there");
   return numeric.status();
 }
+
+constexpr NameSources kNames = {.resolve = &FakeResolve, .hosts = &FakeResolve};
 
 RouteSource Source(std::string text) {
   return RouteSource(
@@ -27,7 +30,7 @@ RouteSource Source(std::string text) {
 
 Route Good(const std::string& text) {
   const RouteSource source = Source(text);
-  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), &FakeResolve);
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), kNames);
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   return parsed.ok() ? parsed->route : Route();
 }
@@ -42,7 +45,7 @@ std::string Problem(const std::string& text, const absl::Status& status) {
 
 std::string Bad(const std::string& text) {
   const RouteSource source = Source(text);
-  return Problem(text, ParseRoute(source, RouteOptions(), &FakeResolve).status());
+  return Problem(text, ParseRoute(source, RouteOptions(), kNames).status());
 }
 
 // Of routes that stand one by one, the problem with the last.
@@ -52,12 +55,39 @@ std::string BadTogether(const std::vector<std::string>& texts) {
   for (const std::string& text : texts) sources.push_back(Source(text));
   std::vector<ParsedRoute> routes;
   for (const RouteSource& source : sources) {
-    absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), &FakeResolve);
+    absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), kNames);
     EXPECT_TRUE(parsed.ok()) << parsed.status();
     if (parsed.ok()) routes.push_back(*std::move(parsed));
   }
   const absl::Status status = CheckRoutes(routes);
   return status.ok() ? "" : Problem(texts.back(), status);
+}
+
+TEST(RouteConfigTest, ReadsNamesAndPrintsThemAsWritten) {
+  const Route route = Good("x listen=:1 to=db.test:5432*2,srv:_db._tcp.test.*3@backup/max=9");
+  ASSERT_EQ(route.backends.size(), 2u);
+  EXPECT_EQ(route.backends[0].question, (Question{.srv = false, .name = "db.test"}));
+  EXPECT_EQ(route.backends[0].port, 5432);
+  EXPECT_EQ(route.backends[0].weight, 2);
+  EXPECT_EQ(route.backends[1].question, (Question{.srv = true, .name = "_db._tcp.test."}));
+  EXPECT_EQ(route.backends[1].max, 9);
+  EXPECT_TRUE(route.backends[1].backup);
+  EXPECT_EQ(FormatRoute(route, RouteOptions()),
+            "x listen=:1 to=db.test:5432*2,srv:_db._tcp.test.*3@backup/max=9");
+}
+
+TEST(RouteConfigTest, NamesHaveLabels) {
+  const std::string label(63, 'a');
+  Good("x listen=:1 to=srv:" + label + "." + label);
+  for (const std::string& name :
+       {std::string("a..b"), std::string(".a"), std::string("."), label + "a", std::string("a,"),
+        std::string("a.."), label + "." + label + "." + label + "." + label}) {
+    EXPECT_NE(Bad("x listen=:1 to=srv:" + name), "") << name;
+  }
+}
+
+TEST(RouteConfigTest, ASourceMayFitWhatANameWillStandFor) {
+  Good("x listen=:1 to=db.test:80 source=::1");
 }
 
 TEST(RouteConfigTest, ReadsARoute) {
@@ -105,16 +135,16 @@ TEST(RouteConfigTest, ReadsWhereClientsMayGo) {
   EXPECT_TRUE(route.options.source_is_client);
   EXPECT_FALSE(Good("x listen=:1 to=pair:80").to_original_dst());
   // Addresses of both families, since it is not known where clients are going.
-  EXPECT_EQ(Good("x listen=:1 to=original_dst allow_dst=::/0 source=10.0.0.3,::1")
-                .options.source.size(),
-            2u);
+  EXPECT_EQ(
+      Good("x listen=:1 to=original_dst allow_dst=::/0 source=10.0.0.3,::1").options.source.size(),
+      2u);
 }
 
 TEST(RouteConfigTest, TheSourceIsTheClientsOrSomeOfOurs) {
   RouteOptions defaults;
   defaults.source_is_client = true;
   const RouteSource source = Source("x listen=:1 to=pair:80 source=10.0.0.3");
-  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, kNames);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_FALSE(parsed->route.options.source_is_client);
   EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=pair:80 source=10.0.0.3");
@@ -130,7 +160,7 @@ TEST(RouteConfigTest, OriginalDestinationsIgnoreHowBackendsAreChosen) {
   defaults.balance = Balance::kLeastConn;
   defaults.health = Health::kTcp;
   const RouteSource source = Source("x listen=:1 to=original_dst allow_dst=::/0");
-  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, kNames);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=original_dst allow_dst=::/0");
 }
@@ -139,7 +169,7 @@ TEST(RouteConfigTest, ARouteMayTakeTheSourcesOfTheFlagsBack) {
   RouteOptions defaults;
   defaults.source = {*Endpoint::ParseAddress("10.0.0.3")};
   const RouteSource source = Source("x listen=:1 to=pair:80 source=");
-  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, &FakeResolve);
+  const absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, defaults, kNames);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_TRUE(parsed->route.options.source.empty());
   EXPECT_EQ(FormatRoute(parsed->route, defaults), "x listen=:1 to=pair:80 source=");
@@ -170,7 +200,8 @@ TEST(RouteConfigTest, PrintsWhatItReads) {
         "t listen=:1 from=10.0.0.0/8 sni=a.b,*.c alpn=h2,x to=pair:80 accept_proxy=any "
         "trusted=10.0.0.0/8,::1/128 handshake_timeout=3s send_proxy=v2 "
         "send_proxy_tlvs=crc32c,received",
-        "o listen=:1 to=original_dst allow_dst=10.0.0.0/8,::1/128 source=client transparent=true"}) {
+        "o listen=:1 to=original_dst allow_dst=10.0.0.0/8,::1/128 source=client "
+        "transparent=true"}) {
     EXPECT_EQ(FormatRoute(Good(text), RouteOptions()), text);
   }
 }
@@ -302,11 +333,11 @@ TEST(RouteConfigTest, RoutesThatDo) {
                          "c listen=:80 to=echo"}),
             "");
   EXPECT_EQ(BadTogether({"a listen=:0 to=echo", "b listen=:0 to=echo"}), "");
-  EXPECT_EQ(
-      BadTogether({"a listen=:1 to=original_dst allow_dst=::/0 mptcp=true transparent=true"}), "");
-  EXPECT_EQ(BadTogether({"a listen=:1 sni=a to=pair:80",
-                         "b listen=:1 to=original_dst allow_dst=::/0"}),
+  EXPECT_EQ(BadTogether({"a listen=:1 to=original_dst allow_dst=::/0 mptcp=true transparent=true"}),
             "");
+  EXPECT_EQ(
+      BadTogether({"a listen=:1 sni=a to=pair:80", "b listen=:1 to=original_dst allow_dst=::/0"}),
+      "");
   EXPECT_EQ(BadTogether({"a listen=unix:/a from=10.0.0.0/8 to=echo accept_proxy=v1"}), "");
   // One behind the other.
   EXPECT_EQ(BadTogether({"a listen=127.0.0.1:80 to=127.0.0.1:81", "b listen=127.0.0.1:81 to=echo"}),

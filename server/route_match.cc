@@ -39,4 +39,25 @@ bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const Cl
          PassesAny(route.alpn, offers);
 }
 
+bool ConnectsTo(const netpoll::Endpoint& backend, const Route& route) {
+  for (const Listen& listen : route.listen) {
+    for (const netpoll::Endpoint& at : listen.at) {
+      const bool wildcard = at.is_any() && at.port() == backend.port() &&
+                            (at.dual_stack() || at.family() == backend.family());
+      if (at == backend || (wildcard && backend.is_loopback())) return true;
+    }
+  }
+  return false;
+}
+
+std::vector<Question> QuestionsOf(const Route& route) {
+  std::vector<Question> questions;
+  for (const Backend& backend : route.backends) {
+    if (!backend.serves() || !backend.is_discovered()) continue;
+    const auto known = std::find(questions.begin(), questions.end(), backend.question);
+    if (known == questions.end()) questions.push_back(backend.question);
+  }
+  return questions;
+}
+
 }  // namespace parkway

@@ -2,15 +2,18 @@
 #include "server/served_route.h"
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
 #include "sched/check.h"
 #include "sched/fibers.h"
+#include "server/discovery.h"
+#include "server/route_match.h"
 
 namespace parkway {
 
-ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
-                         const ServedRoute* before)
+ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers, const Names& names,
+                         ServedRoute* before)
     : SessionRoute{{route.options.idle_timeout, route.options.half_close_timeout,
                     route.options.reset_linger},
                    route.is_local(),
@@ -23,39 +26,36 @@ ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers,
       connector_(config_.options),
       owner_(owner),
       views_(static_cast<size_t>(workers)) {
-  size_t count = 0;
-  for (const Backend& backend : config_.backends) {
-    if (backend.serves()) count += backend.at.size();
-  }
+  sched::MutexLock lock(mu_);
   for (const Backend& backend : config_.backends) {
     if (!backend.serves()) continue;
-    for (const netpoll::Endpoint& at : backend.at) {
-      // Where there is but one, trying is better than refusing.
-      HealthCheck::Owner& me = *this;  // which the container may not know
-      targets_.emplace_back(me, backend, at, config_.options, /*may_fail=*/count > 1);
-    }
+    for (const netpoll::Endpoint& at : backend.at) AddTarget(backend, at);
+    const auto known = names.find(backend.question);
+    if (backend.is_discovered() && known != names.end()) SetBackend(backend, known->second);
   }
+  SetMayFail();
   for (Target& target : targets_) {
     const bool was_down = before != nullptr && before->IsDown(target.at());
     if (was_down && target.check.may_go_down()) target.SetUp(false);
   }
-  sched::MutexLock lock(mu_);
   Publish();
 }
 
 ServedRoute::~ServedRoute() {
+  sched::MutexLock lock(mu_);
   for (const Target& target : targets_) PARKWAY_CHECK(target.sessions() == 0, target.sessions());
 }
 
-bool ServedRoute::IsDown(const netpoll::Endpoint& at) const {
-  return std::any_of(targets_.begin(), targets_.end(),
-                     [&](const Target& target) { return target.at() == at && !target.up(); });
+bool ServedRoute::IsDown(const netpoll::Endpoint& at) {
+  sched::MutexLock lock(mu_);
+  return std::any_of(targets_.begin(), targets_.end(), [&](const Target& target) {
+    return !target.gone && target.at() == at && !target.up();
+  });
 }
 
 bool ServedRoute::IsOver() {
-  return holders_.load(std::memory_order_acquire) == 0 &&
-         std::none_of(targets_.begin(), targets_.end(),
-                      [](Target& target) { return target.check.running(); });
+  if (holders_.load(std::memory_order_acquire) != 0) return false;
+  return checks_running() == 0;
 }
 
 std::string ServedRoute::Title() const {
@@ -63,44 +63,127 @@ std::string ServedRoute::Title() const {
 }
 
 int64_t ServedRoute::checks_running() {
+  sched::MutexLock lock(mu_);
   return std::count_if(targets_.begin(), targets_.end(),
                        [](Target& target) { return target.check.running(); });
+}
+
+// Each address of a name may be checked.
+int64_t ServedRoute::fibers() const {
+  size_t count = 0;
+  for (const Backend& backend : config_.backends) {
+    if (backend.serves()) count += backend.is_discovered() ? kFoundMax : backend.at.size();
+  }
+  return static_cast<int64_t>(count);
+}
+
+// --- Its backends.
+
+void ServedRoute::AddTarget(const Backend& backend, const netpoll::Endpoint& at) {
+  HealthCheck::Owner& me = *this;  // which the container may not know
+  targets_.emplace_back(me, backend, at, config_.options);
+}
+
+// Connects that fail take nobody down where there is but one: trying is better than refusing.
+void ServedRoute::SetMayFail() {
+  const bool may_fail = Serving().size() > 1;
+  for (Target& target : targets_) target.check.SetMayFail(may_fail);
+}
+
+std::vector<ServedRoute::Target*> ServedRoute::Serving() {
+  std::vector<Target*> serving;
+  for (Target& target : targets_) {
+    if (!target.gone) serving.push_back(&target);
+  }
+  return serving;
+}
+
+void ServedRoute::SetAddresses(const Question& question, const std::vector<Found>& found) {
+  sched::MutexLock lock(mu_);
+  for (const Backend& backend : config_.backends) {
+    if (backend.serves() && backend.question == question) SetBackend(backend, found);
+  }
+  SetMayFail();
+  Publish();
+  ServeWaiters();
+  std::erase_if(targets_, [](Target& target) {
+    return target.gone && !target.is_used() && !target.check.running();
+  });
+}
+
+// A reload brings the same addresses again, and changes nothing.
+void ServedRoute::SetBackend(const Backend& backend, const std::vector<Found>& found) {
+  std::map<std::string, Target*> before;
+  for (Target& target : targets_) {
+    if (&target.config == &backend && !target.gone) before[target.name()] = &target;
+  }
+  int best = INT_MAX;
+  for (const Found& one : found) best = std::min(best, one.priority);
+  const std::vector<int> shares = backend.question.srv
+                                      ? SharesOf(found, backend.weight, kWeightMax)
+                                      : std::vector<int>(found.size(), backend.weight);
+  for (size_t i = 0; i < found.size(); ++i) {
+    const netpoll::Endpoint at =
+        backend.question.srv ? found[i].at : found[i].at.WithPort(backend.port);
+    if (ConnectsTo(at, config_)) continue;  // it would relay to itself
+    const auto known = before.find(at.ToString());
+    if (known == before.end()) AddTarget(backend, at);
+    Target& target = known == before.end() ? targets_.back() : *known->second;
+    target.weight = shares[i];
+    target.backup = backend.backup || found[i].priority > best;
+    if (known != before.end()) {
+      before.erase(known);
+    } else if (checks_ == Checks::kRunning) {
+      target.check.Start();
+    }
+  }
+  for (const auto& [name, target] : before) {
+    target->gone = true;
+    target->check.Stop();
+  }
 }
 
 // --- Health.
 
 void ServedRoute::StartChecks() {
-  for (Target& target : targets_) target.check.Start();
+  sched::MutexLock lock(mu_);
+  checks_ = Checks::kRunning;
+  for (Target* const target : Serving()) target->check.Start();
 }
 
 void ServedRoute::StopChecks() {
+  sched::MutexLock lock(mu_);
+  checks_ = Checks::kOver;
   for (Target& target : targets_) target.check.Stop();
 }
 
 void ServedRoute::HealthChanged(const HealthCheck& check, const std::string& why) {
+  std::string standing;
   {
     sched::MutexLock lock(mu_);
     Publish();
     ServeWaiters();
+    standing = Standing();
   }
   if (why.empty()) return;
   const Upstream& upstream = check.upstream();
-  owner_.Report(Title() + "backend " + upstream.name() + " is " + why + " (" + Standing() + ")");
+  owner_.Report(Title() + "backend " + upstream.name() + " is " + why + " (" + standing + ")");
   if (!upstream.up() && config_.options.on_down == OnDown::kClose) owner_.EndSessionsOf(upstream);
 }
 
 // "2 of 3 up"
-std::string ServedRoute::Standing() const {
+std::string ServedRoute::Standing() {
+  const std::vector<Target*> serving = Serving();
   const auto up =
-      std::count_if(targets_.begin(), targets_.end(), [](const Target& it) { return it.up(); });
-  return std::to_string(up) + " of " + std::to_string(targets_.size()) + " up";
+      std::count_if(serving.begin(), serving.end(), [](const Target* it) { return it->up(); });
+  return std::to_string(up) + " of " + std::to_string(serving.size()) + " up";
 }
 
 // Of those that are up, or of all as if they were.
-Lineup ServedRoute::LineUp(bool backups, bool all) {
+Lineup ServedRoute::LineUp(const std::vector<Target*>& current, bool backups, bool all) {
   std::vector<Target*> targets;
-  for (Target& target : targets_) {
-    if (target.backup == backups && (all || target.up())) targets.push_back(&target);
+  for (Target* const target : current) {
+    if (target->backup == backups && (all || target->up())) targets.push_back(target);
   }
   const bool slow = std::any_of(targets.begin(), targets.end(), [](const Target* target) {
     return target->check.slow_start_step() < HealthCheck::kSlowStartSteps;
@@ -108,18 +191,27 @@ Lineup ServedRoute::LineUp(bool backups, bool all) {
   std::vector<Member> members;
   for (Target* const target : targets) {
     const int part = slow ? target->check.slow_start_step() : 1;
-    members.push_back({target, target->weight * part, target->max});
+    members.push_back({target, target->weight * part, target->config.max});
   }
   return {std::move(members), config_.options.balance, config_.options.hash_balance_factor};
 }
 
+ServedRoute::Lineups::Lineups(const std::vector<Target*>& targets) : listed(targets) {
+  for (Target* const target : listed) target->Use();
+}
+
+ServedRoute::Lineups::~Lineups() {
+  for (Target* const target : listed) target->Release();
+}
+
 void ServedRoute::Publish() {
-  auto lineups = std::make_shared<Lineups>();
+  const std::vector<Target*> current = Serving();
+  auto lineups = std::make_shared<Lineups>(current);
   const bool any_up =
-      std::any_of(targets_.begin(), targets_.end(), [](const Target& it) { return it.up(); });
+      std::any_of(current.begin(), current.end(), [](const Target* it) { return it->up(); });
   const bool all = !any_up && config_.options.all_down == AllDown::kTry;
-  lineups->serving = LineUp(/*backups=*/false, all);
-  lineups->backups = LineUp(/*backups=*/true, all);
+  lineups->serving = LineUp(current, /*backups=*/false, all);
+  lineups->backups = LineUp(current, /*backups=*/true, all);
   lineups_ = std::move(lineups);
   // Release: who finds the new number and takes the lock finds these lineups or later ones.
   version_.fetch_add(1, std::memory_order_release);
@@ -157,8 +249,16 @@ EndReason ServedRoute::Admit(Session& session, Asking& asking) {
                                     ? Lineup::Answer::kFull
                                     : Current().Take(asking, &taken);
   if (answer == Lineup::Answer::kFull) return Queue(session, asking);
-  session.upstream.store(taken, std::memory_order_relaxed);
+  Take(session, taken);
   return taken == nullptr ? EndReason::kNoBackend : EndReason::kNone;
+}
+
+// The session, which uses what it tried last, is counted in at another one; nullptr: nowhere.
+void ServedRoute::Take(Session& session, Upstream* taken) {
+  session.upstream.store(taken, std::memory_order_relaxed);
+  if (taken == nullptr) return;
+  Upstream* const before = std::exchange(session.facts().backend, taken);
+  if (before != nullptr) before->Release();
 }
 
 void ServedRoute::NoteConnected(Session& session) {
@@ -168,15 +268,24 @@ void ServedRoute::NoteConnected(Session& session) {
 void ServedRoute::NoteFailed(Session& session, Asking& asking, const netpoll::IoResult& result) {
   auto* const target = static_cast<Target*>(session.upstream.load(std::memory_order_relaxed));
   asking.tried.Add(target);
-  Leave(session);
+  session.upstream.store(nullptr, std::memory_order_relaxed);
+  target->Leave();
+  ServeNext();
   if (!result.is_local()) target->check.NoteFailed(result.Reason());
 }
 
 void ServedRoute::Leave(Session& session) {
-  Upstream* const upstream = session.upstream.load(std::memory_order_relaxed);
-  if (upstream == nullptr) return;
-  session.upstream.store(nullptr, std::memory_order_relaxed);
-  upstream->Leave();
+  Upstream* const used = std::exchange(session.facts().backend, nullptr);
+  if (used == nullptr) return;
+  if (session.upstream.exchange(nullptr, std::memory_order_relaxed) == nullptr) {
+    return used->Release();
+  }
+  used->LeaveForGood();
+  ServeNext();
+}
+
+// After a place was left.
+void ServedRoute::ServeNext() {
   if (waiting_.load(std::memory_order_seq_cst) == 0) return;
   sched::MutexLock lock(mu_);
   ServeWaiters();
@@ -205,7 +314,7 @@ EndReason ServedRoute::Queue(Session& session, const Asking& asking) {
       return turn.status == netpoll::IoStatus::kTimeout ? EndReason::kQueueTimeout
                                                         : session.reason();
     }
-    session.upstream.store(waiter.upstream, std::memory_order_relaxed);
+    Take(session, waiter.upstream);
     return waiter.refused;
   }
 }

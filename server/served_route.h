@@ -7,8 +7,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +22,9 @@
 #include "server/end_reason.h"
 #include "server/health_check.h"
 #include "server/lineup.h"
+#include "server/name_watch.h"
+#include "server/question.h"
+#include "server/resolver.h"
 #include "server/route.h"
 #include "server/session.h"
 #include "server/upstream.h"
@@ -43,10 +46,14 @@ class RouteOwner {
   ~RouteOwner() = default;
 };
 
-class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
+class ServedRoute final : public SessionRoute, public NameWatch::User, private HealthCheck::Owner {
  public:
+  // What names of its backends stand for now. Those that are absent are not known yet.
+  using Names = std::map<Question, std::vector<Found>>;
+
   // `before`: what it replaces, whose backends stay down if they are; or nullptr. Any thread.
-  ServedRoute(const Route& route, RouteOwner& owner, int workers, const ServedRoute* before);
+  ServedRoute(const Route& route, RouteOwner& owner, int workers, const Names& names,
+              ServedRoute* before);
   ~ServedRoute();  // CHECKs that no session is counted any more
   ServedRoute(const ServedRoute&) = delete;
   ServedRoute& operator=(const ServedRoute&) = delete;
@@ -65,8 +72,13 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // and StopChecks was called.
   bool IsOver();
 
+  // From here on the backends of that name are these. What they have in common with those before
+  // goes on as it is, with its health and its sessions; a new one has not failed yet; one that has
+  // gone gets no more sessions, those that it has go on, and it is checked no more.
+  void SetAddresses(const Question& question, const std::vector<Found>& found) override;
+
   // Fibers that it may have at a time besides sessions.
-  int64_t fibers() const { return static_cast<int64_t>(targets_.size()); }
+  int64_t fibers() const;
   // Those it still has. Any thread.
   int64_t checks_running();
 
@@ -85,29 +97,37 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   // How connecting to it went. After a failure the session is counted out, and may ask again.
   void NoteConnected(Session& session);
   void NoteFailed(Session& session, Asking& asking, const netpoll::IoResult& result);
-  // Counts it out; its place goes to who waits longest. Fiber only; never blocks.
+  // At its end: counts it out; its place goes to who waits longest. Fiber only; never blocks.
   void Leave(Session& session);
 
  private:
   // What Session::upstream is of a session of this route.
   struct Target : Upstream {
-    Target(HealthCheck::Owner& owner, const Backend& config, const netpoll::Endpoint& at,
-           const RouteOptions& options, bool may_fail)
+    Target(HealthCheck::Owner& owner, const Backend& config_in, const netpoll::Endpoint& at,
+           const RouteOptions& options)
         : Upstream(at),
-          weight(config.weight),
-          max(config.max),
-          backup(config.backup),
-          check(owner, *this, options, may_fail) {}
+          config(config_in),
+          weight(config_in.weight),
+          backup(config_in.backup),
+          check(owner, *this, options) {}
 
-    const int weight;
-    const int max;
-    const bool backup;
+    const Backend& config;
+    // Guarded by mu_: what a name server says of it.
+    int weight;
+    bool backup;
+    bool gone = false;  // it is freed when nobody uses it any more
     HealthCheck check;
   };
   // Backups are asked when no other is up, and by sessions that have tried all others.
   struct Lineups {
+    explicit Lineups(const std::vector<Target*>& targets);
+    ~Lineups();
+    Lineups(const Lineups&) = delete;
+    Lineups& operator=(const Lineups&) = delete;
+
     Lineup::Answer Take(const Asking& asking, Upstream** taken) const;
 
+    const std::vector<Target*> listed;  // whose user it is: workers may still look at it
     Lineup serving;
     Lineup backups;
   };
@@ -128,12 +148,20 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
 
   netpoll::Poller& poller() override { return owner_.poller(); }
   void HealthChanged(const HealthCheck& check, const std::string& why) override;
-  std::string Standing() const;
-  bool IsDown(const netpoll::Endpoint& at) const;
-  Lineup LineUp(bool backups, bool all);
+  std::vector<Target*> Serving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddTarget(const Backend& backend, const netpoll::Endpoint& at)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetBackend(const Backend& backend, const std::vector<Found>& found)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetMayFail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::string Standing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsDown(const netpoll::Endpoint& at);
+  Lineup LineUp(const std::vector<Target*>& current, bool backups, bool all);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   const Lineups& Current();
+  static void Take(Session& session, Upstream* taken);
   EndReason Queue(Session& session, const Asking& asking);
+  void ServeNext();
   void ServeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::list<Waiter*>::iterator Remove(std::list<Waiter*>::iterator place)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -142,20 +170,26 @@ class ServedRoute final : public SessionRoute, private HealthCheck::Owner {
   Admission admission_;
   Connector connector_;
   RouteOwner& owner_;
-  std::deque<Target> targets_;  // all addresses that get sessions
   std::atomic<uint32_t> turn_{0};
   std::atomic<int64_t> holders_{0};  // released; who finds 0 acquires and may destroy it
 
   // Written under mu_ after lineups_; a worker whose view has another version takes a new one.
   std::atomic<uint64_t> version_{0};
-  std::vector<View> views_;
   // Stored before a place is looked for, loaded after one was left: seq_cst, so that one sees the
   // other (Upstream::Leave).
   std::atomic<size_t> waiting_{0};
 
   sched::Mutex mu_;
+  // All addresses that get sessions, and those that have gone and are still used.
+  std::list<Target> targets_ ABSL_GUARDED_BY(mu_);
+  enum class Checks : uint8_t {
+    kToCome,
+    kRunning,
+    kOver
+  } checks_ ABSL_GUARDED_BY(mu_) = Checks::kToCome;
   std::shared_ptr<const Lineups> lineups_ ABSL_GUARDED_BY(mu_);
   std::list<Waiter*> queue_ ABSL_GUARDED_BY(mu_);  // the longest waiting first
+  std::vector<View> views_;  // each its worker's; behind targets_, which it uses
 };
 
 }  // namespace parkway

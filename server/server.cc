@@ -99,7 +99,7 @@ absl::Status Server::BindBuiltIn() {
   Route echo = config_.routes.front();
   echo.name = "built-in";
   echo.mode = Mode::kEcho;
-  built_in_ = NewRoute(echo, nullptr);
+  built_in_ = NewRoute(echo, {}, nullptr);
   for (int i = 0; i < 2; ++i) {
     Plan plan = {.key = "built-in " + std::to_string(i),
                  .at = *netpoll::Endpoint::Parse("127.0.0.1:0"),
@@ -127,7 +127,7 @@ void Server::StartWorkers() {
   options.stall_after = config_.stall_report;
   options.on_stall = [this](const sched::StallReport& stall) { Report(sched::ToString(stall)); };
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
-  constexpr int64_t kReloadRoom = 4096;
+  constexpr int64_t kReloadRoom = 64 * static_cast<int64_t>(kFoundMax);
   fibers_max_ = Fibers() + kReloadRoom;
   // Beyond sessions and those: on each worker ends that are not counted yet, a handshake that has
   // just begun its session, and who hands log lines on; and the server's own.
@@ -138,14 +138,16 @@ void Server::StartWorkers() {
     const bool spawned = scheduler_->SpawnOn(0, [this] { LogProgress(); });
     PARKWAY_CHECK(spawned, 0);
   }
+  Watch(watches_);
   StartDoors(0);
   Settle({});
 }
 
 // Each door accepts in a fiber, and may serve a client beyond max_conns when it leaves; each
-// backend may be checked in one.
+// backend may be checked in one; each name is asked for in one.
 int64_t Server::Fibers() const {
   int64_t count = (1 + descriptors_per_client_) * static_cast<int64_t>(doors_.size());
+  count += static_cast<int64_t>(watches_.size() + retired_watches_.size());
   for (const auto& route : routes_) count += route->fibers();
   for (const auto& route : retired_) count += route->checks_running();
   return count;
@@ -551,7 +553,7 @@ EndReason Server::ConnectBackend(Session& session) {
     facts.queued += SessionFacts::SpanOf(sched::RoundTime() - asked);
     if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
     const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
-    const IoResult result = ConnectTo(session, backend.at(), backend.name());
+    const IoResult result = ConnectTo(session, backend.at());
     if (result.ok()) {
       route.NoteConnected(session);
       return session.Connected() ? EndReason::kNone : session.reason();
@@ -564,14 +566,12 @@ EndReason Server::ConnectBackend(Session& session) {
   return failure;
 }
 
-// Once, and tells it of the client. `name`, of which there is to be told, lives as long as the
-// session.
-IoResult Server::ConnectTo(Session& session, const netpoll::Endpoint& to, const std::string& name,
+// Once, and tells it of the client.
+IoResult Server::ConnectTo(Session& session, const netpoll::Endpoint& to,
                            const std::function<void()>* begun) {
   auto& route = static_cast<ServedRoute&>(session.route());
   SessionFacts& facts = session.facts();
   const sched::Deadline since = sched::RoundTime();
-  facts.backend = &name;
   ++facts.connects;
   const sched::Deadline deadline =
       sched::After(sched::Now(), route.config().options.connect_timeout);
@@ -595,7 +595,6 @@ EndReason Server::ConnectOriginal(Session& session) {
   const netpoll::Endpoint to = DestinationOf(session.client(), facts.listener->transparent);
   if (to.family() == AF_UNSPEC) return EndReason::kDstLoop;
   name = to.ToString();
-  facts.backend = &name;
   if (own_addresses_.Has(to)) return EndReason::kDstLoop;
   if (!route.config().allow_dst.Allow(to)) return EndReason::kDstDenied;
   using End = OwnConnections::End;
@@ -613,7 +612,7 @@ EndReason Server::ConnectOriginal(Session& session) {
     const netpoll::CompactEndpoint here(session.backend().local());
     comes_back = !own_connections_.Enter(End::kMade, here, there, destination.made);
   };
-  const IoResult result = ConnectTo(session, to, name, &begun);
+  const IoResult result = ConnectTo(session, to, &begun);
   if (result.status == IoStatus::kClosed) return session.reason();  // End()
   if (comes_back) return EndReason::kDstLoop;
   if (!result.ok()) {
@@ -683,6 +682,7 @@ void Server::BeginDrain() {
   phase_.store(Phase::kDraining, std::memory_order_seq_cst);
   const bool spawned = scheduler_->SpawnOn(0, [this] {
     sched::CurrentParkingLot().WakeAll(&clients_);
+    for (const auto& watch : watches_) watch->Stop();
     for (const auto& route : routes_) route->StopChecks();
     sched::MutexLock lock(doors_mu_);
     if (progress_timer_ != nullptr) progress_timer_->Close();

@@ -29,10 +29,12 @@
 #include "server/listening.h"
 #include "server/memory_budget.h"
 #include "server/memory_meter.h"
+#include "server/name_watch.h"
 #include "server/own_addresses.h"
 #include "server/own_connections.h"
 #include "server/rate_limit.h"
 #include "server/report_limit.h"
+#include "server/resolver.h"
 #include "server/served_route.h"
 #include "server/session.h"
 #include "server/session_list.h"
@@ -51,6 +53,8 @@ struct Platform {
   netpoll::KernelCalls* simulated = nullptr;
   // The open files the process may have; 0: its limit, raised as far as it may be.
   int64_t descriptors = 0;
+  // Asked for backends that are names; nullptr: there are none. Outlives the server.
+  Resolver* resolver = nullptr;
   LargeFlows large_flows;
   // What --memory_budget goes by; nullptr: this process and its control group.
   const MemoryMeter* memory = nullptr;
@@ -64,10 +68,11 @@ struct Platform {
   AccessLog::Sink access_log = nullptr;
 };
 
-class Server final : private SessionOwner, private RouteOwner {
+class Server final : private SessionOwner, private RouteOwner, private NameWatch::Owner {
  public:
-  // Binds every listener, so that nothing serves if one of them cannot; starts the workers. Errors
-  // name the flag and the value. Call on the main thread.
+  // Binds every listener, so that nothing serves if one of them cannot; starts the workers; waits
+  // for what names stand for, at most dns_timeout. Errors name the flag and the value. Call on the
+  // main thread.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config,
                                                        const Platform& platform = Platform());
   ~Server();  // REQUIRES: Run() returned
@@ -155,6 +160,7 @@ class Server final : private SessionOwner, private RouteOwner {
   using Routes = std::vector<std::unique_ptr<ServedRoute>>;
   using Doors = std::vector<std::unique_ptr<Door>>;
   using Frontends = std::vector<std::unique_ptr<Frontend>>;
+  using Watches = std::vector<std::unique_ptr<NameWatch>>;
 
   Server(const Config& config, const Platform& platform, int workers, int64_t max_conns,
          int64_t descriptors);
@@ -168,9 +174,11 @@ class Server final : private SessionOwner, private RouteOwner {
   // reload.cc: from one configuration to the next. All on the main thread.
   void Reload(const std::function<absl::StatusOr<Config>()>& read);
   absl::Status Apply(const Config& next);
+  absl::Status Change(const Config& next, Watches& watches);
   absl::Status CheckReload(const Config& next) const;
   void ReportFixed(const Config& next);
-  std::unique_ptr<ServedRoute> NewRoute(const Route& route, const ServedRoute* before);
+  std::unique_ptr<ServedRoute> NewRoute(const Route& route, const ServedRoute::Names& names,
+                                        ServedRoute* before);
   static std::vector<Plan> Plans(const std::vector<ServedRoute*>& routes);
   absl::Status Open(const Plan& plan, Frontends& frontends, Doors& doors);
   void Give(const std::vector<Plan>& plans);
@@ -178,9 +186,17 @@ class Server final : private SessionOwner, private RouteOwner {
   std::vector<netpoll::Endpoint> AddressesThatStay() const;
   Frontend* FrontendOf(const Plan& plan) const;
   absl::Status CheckConnects(const Routes& fresh) const;
-  absl::Status CheckFibers(const Routes& fresh, const Doors& doors) const;
+  absl::Status CheckFibers(const Routes& fresh, const Doors& doors, size_t names) const;
   void Settle(Routes&& before);
   void Forget();
+  static NameWatch* WatchOf(const Question& question, const Watches& watches);
+  Watches NewWatches(const Config& next);
+  void Watch(const Watches& watches);
+  ServedRoute::Names NamesOf(const Route& route, const Watches& fresh);
+  void Subscribe(ServedRoute& route);
+  void Unsubscribe(ServedRoute& route);
+  Watches TakeUnused();
+  void Retire(Watches&& watches);
 
   std::vector<std::string> Addresses(const ServedRoute* route) const;
 
@@ -214,7 +230,6 @@ class Server final : private SessionOwner, private RouteOwner {
   EndReason ConnectBackend(Session& session);
   EndReason ConnectOriginal(Session& session);
   netpoll::IoResult ConnectTo(Session& session, const netpoll::Endpoint& to,
-                              const std::string& name,
                               const std::function<void()>* begun = nullptr);
   void ReportBackendFailure(const ServedRoute& route, const std::string& backend,
                             const netpoll::IoResult& result);
@@ -237,6 +252,8 @@ class Server final : private SessionOwner, private RouteOwner {
   AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
+  Resolver& resolver() override { return *platform_.resolver; }
+  void NameAnswered() override { changed_->Set(); }
   uint64_t Random() override {
     return platform_.host->Random(random_stream_.fetch_add(1, std::memory_order_relaxed));
   }
@@ -260,8 +277,10 @@ class Server final : private SessionOwner, private RouteOwner {
   const std::string unique_ids_;  // what those of sessions begin with
   // Of a trial run: its own backends', whose clients take no place.
   std::unique_ptr<ServedRoute> built_in_;
-  Routes routes_;   // in their order; the main thread's, as what follows
-  Routes retired_;  // replaced or gone, with sessions
+  Routes routes_;            // in their order; the main thread's, as what follows
+  Routes retired_;           // replaced or gone, with sessions
+  Watches watches_;          // of the names of routes_
+  Watches retired_watches_;  // of names that no route has any more, until their fibers have ended
   Frontends frontends_;
   int64_t fibers_max_ = 0;  // besides those of sessions
   std::unique_ptr<netpoll::Poller> poller_;

@@ -139,8 +139,8 @@ struct SessionFacts {
     std::unique_ptr<Destination> destination{};  // where it was going, if its route asks
   };
   std::unique_ptr<Arrival> arrival{};
-  Listening* listener = nullptr;         // where it came to
-  const std::string* backend = nullptr;  // the one tried last: its route's, or the destination's
+  Listening* listener = nullptr;  // where it came to
+  Upstream* backend = nullptr;    // its route's, tried last, of which it is a user
   sched::Deadline began = sched::kLongAgo;
   Span queued{0};   // waited for a backend below its most sessions, in all
   Span connect{0};  // the last connect took

@@ -17,6 +17,14 @@ bool IsInSample(uint64_t id, int sample) {
   return fraction * static_cast<uint64_t>(sample) >> 32 == 0;
 }
 
+// The one tried last, of its route or where the client was going; empty: none.
+std::string_view BackendOf(const SessionFacts& facts) {
+  if (facts.arrival != nullptr && facts.arrival->destination != nullptr) {
+    return facts.arrival->destination->name;
+  }
+  return facts.backend != nullptr ? std::string_view(facts.backend->name()) : "";
+}
+
 // Whether an event of a session is wanted.
 bool Wants(const RouteOptions& options, std::string_view event, const SessionFacts& facts) {
   if (options.log_sessions == LogSessions::kOff) return false;
@@ -55,7 +63,7 @@ void Server::Log(std::string_view event, Session& session) {
     entry.backend = ToString(route.mode);
   } else {
     entry.queued = facts.queued;
-    if (facts.backend != nullptr) entry.backend = *facts.backend;
+    entry.backend = BackendOf(facts);
     if (!session.connecting()) entry.connect = facts.connect;
   }
   if (session.first_byte() > SessionFacts::Span(0)) entry.first_byte = session.first_byte();

@@ -99,13 +99,15 @@ absl::StatusOr<std::vector<Endpoint>> FakeResolve(std::string_view text) {
   const auto at = [](std::string_view address) { return *Endpoint::Parse(address); };
   if (text == "localhost:80") return std::vector<Endpoint>{at("[::1]:80"), at("127.0.0.1:80")};
   if (text == "pair:80") return std::vector<Endpoint>{at("10.0.0.1:80"), at("10.0.0.2:80")};
+  if (text.starts_with("name.test:")) return absl::NotFoundError("for a name server to say");
   return numeric.status();
 }
 
 absl::StatusOr<ParseResult> Parse(const std::vector<std::string>& arguments, std::ostream& out) {
   std::vector<const char*> argv = {"parkway"};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  return ParseCommandLine(static_cast<int>(argv.size()), argv.data(), out, &FakeResolve);
+  return ParseCommandLine(static_cast<int>(argv.size()), argv.data(), out,
+                          {&FakeResolve, &FakeResolve});
 }
 
 // name=value of each flag of config.cc, as gflags has them now.

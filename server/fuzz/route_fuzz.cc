@@ -26,6 +26,7 @@ absl::StatusOr<std::vector<Endpoint>> Resolve(std::string_view text) {
     return std::vector<Endpoint>{*Endpoint::Parse("10.0.0.1:80"), *Endpoint::Parse("10.0.0.2:80")};
   }
   absl::StatusOr<Endpoint> numeric = Endpoint::Parse(text);
+  if (text.starts_with("name.test:")) return absl::NotFoundError("for a name server to say");
   if (!numeric.ok()) return numeric.status();
   return std::vector<Endpoint>{*numeric};
 }
@@ -49,7 +50,8 @@ void CheckPrinting(const Route& route) {
   const std::string text = FormatRoute(route, RouteOptions());
   const absl::StatusOr<std::vector<RouteSource>> sources = SplitRoutes(text, "routes");
   Require(sources.ok() && sources->size() == 1, "a printed route is one line", text);
-  const absl::StatusOr<ParsedRoute> again = ParseRoute(sources->front(), RouteOptions(), &Resolve);
+  const absl::StatusOr<ParsedRoute> again =
+      ParseRoute(sources->front(), RouteOptions(), {&Resolve, &Resolve});
   Require(again.ok() && again->route == route, "a printed route is read back", text);
 }
 
@@ -72,7 +74,7 @@ void CheckText(std::string_view text) {
   if (!sources.ok()) return CheckError(sources.status(), text);
   std::vector<ParsedRoute> routes;
   for (const RouteSource& source : *sources) {
-    absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), &Resolve);
+    absl::StatusOr<ParsedRoute> parsed = ParseRoute(source, RouteOptions(), {&Resolve, &Resolve});
     if (!parsed.ok()) return CheckError(parsed.status(), text);
     CheckRoute(parsed->route);
     routes.push_back(*std::move(parsed));

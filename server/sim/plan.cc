@@ -593,6 +593,46 @@ void AddReloads(Dice& dice, Plan& plan) {
   }
 }
 
+// Backends come and go behind a name, and name servers fail. The first backend serves, and is never
+// missing twice in a row; so every client is served.
+void Names(Dice& dice, Plan& plan) {
+  AddBackends(dice, plan, 4, [] { return Echoing(); });
+  for (size_t i = 1; i < plan.backends.size(); ++i) {
+    if (dice.Percent(40)) plan.backends[i].kind = BackendPlan::Kind::kRefuses;
+  }
+  plan.config.dns_timeout = seconds(2);
+  plan.config.dns_ttl_min = milliseconds(dice.Between(1, 5));
+  plan.config.dns_ttl_max = milliseconds(dice.Between(5, 40));
+  plan.lookup_takes = dice.Span(milliseconds(3));
+  plan.options().balance = kBalances[dice.Between(0, 5)];
+  using Kind = LookupPlan::Kind;
+  std::vector<size_t> others;
+  bool was_missing = true;  // the first answer has it
+  for (int64_t count = dice.Between(1, 300); count > 0; --count) {
+    if (dice.Percent(10)) {
+      others.clear();
+      for (size_t i = 1; i < plan.backends.size(); ++i) {
+        if (dice.Percent(50)) others.push_back(i);
+      }
+    }
+    const int64_t what = plan.lookups.empty() ? 99 : dice.Between(0, 99);
+    const bool answers = what >= 25;
+    LookupPlan lookup{what < 15 ? Kind::kFails : what < 25 ? Kind::kPart : Kind::kAnswers, others};
+    if (answers && !was_missing && dice.Percent(10)) lookup.backends.clear();  // no such name
+    const bool missing = !was_missing && answers && dice.Percent(40);
+    if (answers && !missing) lookup.backends.push_back(0);
+    if (answers) was_missing = missing;
+    plan.lookups.push_back(lookup);
+  }
+  plan.lookups.push_back({Kind::kAnswers, {0}});
+  AddClients(
+      dice, plan, 20, [&] { return PingPong(dice, 500); }, milliseconds(2000));
+  if (dice.Percent(50)) return;
+  Config next = plan.config;
+  next.routes.front().options.balance = kBalances[dice.Between(0, 5)];
+  plan.reloads.push_back({dice.Span(milliseconds(1000)), next});
+}
+
 // Without a backend: the daemon itself sends everything back.
 void Echo(Dice& dice, Plan& plan) {
   plan.route().mode = Mode::kEcho;
@@ -741,6 +781,7 @@ constexpr Scenario kScenarios[] = {
     {"reloads", Reloads},
     {"full_table", FullTable},
     {"memory", Memory},
+    {"names", Names},
 };
 
 // A fault that can be taken out of a plan.
@@ -784,6 +825,12 @@ Plan MakePlan(uint64_t seed, std::string_view scenario) {
     if (plan.scenario == candidate.name) candidate.fill(dice, plan);
   }
   PARKWAY_CHECK(!plan.clients.empty(), seed);  // an unknown scenario
+  if (!plan.lookups.empty()) {
+    const Backend named = {.question = {.srv = true, .name = "backends.test"}};
+    plan.route().backends.push_back(named);
+    for (Plan::Reload& reload : plan.reloads) reload.config->routes[0].backends.push_back(named);
+    return plan;
+  }
   for (size_t i = 0; i < plan.backends.size() && !plan.route().to_original_dst(); ++i) {
     plan.route().backends.push_back({.at = {LoopbackAt(BackendPort(i))}, .max = plan.most});
   }

@@ -80,6 +80,13 @@ struct BackendPlan {
   std::vector<sched::Duration> toggles{};
 };
 
+// What a name server says when it is asked once.
+struct LookupPlan {
+  enum class Kind : uint8_t { kAnswers, kPart, kFails };
+  Kind kind = Kind::kAnswers;
+  std::vector<size_t> backends{};  // those it names
+};
+
 struct Plan {
   uint64_t seed = 0;
   std::string scenario;
@@ -97,6 +104,11 @@ struct Plan {
     int64_t bytes;
   };
   std::vector<Memory> memory;
+
+  // Where the route has a name instead of backends: what its lookups find, in turn, the last one
+  // for ever; and how long each takes.
+  std::vector<LookupPlan> lookups;
+  sched::Duration lookup_takes{0};
   // The configurations that it is told to take later, and when; nothing: one that cannot be read.
   struct Reload {
     sched::Duration after;

@@ -13,10 +13,12 @@
 #include "netpoll/listener.h"
 #include "netpoll/sim/network.h"
 #include "netpoll/sim/sim_kernel.h"
+#include "sched/fibers.h"
 #include "sched/interleave.h"
 #include "sched/testing/one_thread_host.h"
 #include "server/memory_budget.h"
 #include "server/memory_meter.h"
+#include "server/resolver.h"
 #include "server/server.h"
 #include "server/sim/peer.h"
 
@@ -52,13 +54,60 @@ class PlannedMeter final : public MemoryMeter {
   int64_t used = 0;
 };
 
+// Finds what the plan says, and knows which backends may serve, which it works out by itself.
+class ScriptedResolver final : public Resolver {
+ public:
+  ScriptedResolver(const Plan& plan, OneThreadHost& host)
+      : plan_(plan), host_(host), places_(plan.backends.size()) {}
+
+  absl::StatusOr<NameAnswer> Lookup(netpoll::Poller&, const Question&,
+                                    const std::atomic<bool>& cancelled) override {
+    sched::SleepFor(plan_.lookup_takes);
+    if (cancelled.load()) return absl::CancelledError();
+    const LookupPlan& lookup = plan_.lookups[std::min(next_++, plan_.lookups.size() - 1)];
+    host_.Note("lookup");
+    if (lookup.kind == LookupPlan::Kind::kFails) return absl::UnavailableError("it fails");
+    NameAnswer answer;
+    answer.is_partial = lookup.kind == LookupPlan::Kind::kPart;
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const auto& named = lookup.backends;
+      if (std::find(named.begin(), named.end(), i) != named.end()) {
+        answer.found.push_back({.at = LoopbackAt(BackendPort(i))});
+        places_[i] = {.serves = true};
+      } else if (!answer.is_partial && places_[i].serves && ++places_[i].missing == 2) {
+        places_[i] = {.serves = false, .left_at = host_.Now()};
+      }
+    }
+    return answer;
+  }
+
+  // It has been out for no longer than that.
+  bool MayServe(size_t backend, sched::Duration grace) const {
+    const Place& place = places_[backend];
+    return place.serves || host_.Now() <= sched::After(place.left_at, grace);
+  }
+
+ private:
+  struct Place {
+    bool serves = false;
+    int missing = 0;
+    sched::Deadline left_at = sched::kLongAgo;
+  };
+
+  const Plan& plan_;
+  OneThreadHost& host_;
+  size_t next_ = 0;
+  std::vector<Place> places_;
+};
+
 class World {
  public:
   World(const Plan& plan, bool keep_log)
       : plan_(plan),
         host_(plan.seed, plan.host),
         network_(host_, plan.network),
-        kernel_(network_, plan.kernel) {
+        kernel_(network_, plan.kernel),
+        resolver_(plan, host_) {
     if (keep_log) host_.log().KeepText();
   }
 
@@ -121,6 +170,7 @@ class World {
     Platform platform;
     platform.host = &host_;
     platform.simulated = &kernel_;
+    platform.resolver = &resolver_;
     platform.descriptors = 20000;
     platform.large_flows = plan_.large_flows;
     platform.memory = &meter_;
@@ -207,6 +257,7 @@ class World {
     served_by_[index].push_back(end);
     JudgeMost(index);
     if (Is({"memory"})) JudgeMemory();
+    JudgeNamed(index);
   }
 
   void UseMemory(int64_t bytes) {
@@ -220,6 +271,15 @@ class World {
     if (short_since_ == sched::kNever || stop_requested_) return;
     const sched::Deadline noticed = short_since_ + MemoryBudget::kEvery + Excused();
     Require(host_.Now() <= noticed, "a client was let in that there is no memory for");
+  }
+
+  // Who has left its name gets no new session; what was on its way there may arrive.
+  void JudgeNamed(size_t index) {
+    if (plan_.lookups.empty()) return;
+    const sched::Duration grace =
+        std::chrono::milliseconds(30) + Excused() + 10 * plan_.network.latency_max;
+    Require(resolver_.MayServe(index, grace),
+            "backend " + std::to_string(index) + " got a session after its name had lost it");
   }
 
   // Work of milliseconds may take so much longer.
@@ -578,6 +638,7 @@ class World {
   OneThreadHost host_;
   Network network_;
   SimKernel kernel_;
+  ScriptedResolver resolver_;
   std::vector<std::unique_ptr<TcpListener>> listeners_;
   std::vector<std::unique_ptr<Peer>> clients_;
   std::vector<std::unique_ptr<Peer>> backends_;
