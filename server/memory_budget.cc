@@ -35,7 +35,9 @@ bool MemoryBudget::Admits(sched::Deadline now) {
 bool MemoryBudget::IsDue(int64_t now_ns) {
   const uint32_t asked = asked_.fetch_add(1, std::memory_order_relaxed);
   int64_t due = due_.load(std::memory_order_relaxed);
-  if (now_ns < due && asked % kClients != 0) return false;
+  // Who is not let in takes none.
+  const bool is_nth = asked % kClients == 0 && !is_over_.load(std::memory_order_relaxed);
+  if (now_ns < due && !is_nth) return false;
   return due_.compare_exchange_strong(due, now_ns + kEvery.count(), std::memory_order_relaxed);
 }
 

@@ -17,11 +17,16 @@ constexpr int64_t kMiB = 1 << 20;
 class FakeMeter : public MemoryMeter {
  public:
   int64_t GroupLimit() const override { return limit; }
-  int64_t GroupUsed(int64_t) const override { return ++asked, used; }
+  int64_t GroupUsed(int64_t enough_in) const override {
+    enough = enough_in;
+    return ++asked, used_by_group;
+  }
   int64_t OwnUsed() const override { return ++asked, used; }
 
   int64_t limit = 0;
   int64_t used = 0;
+  int64_t used_by_group = 0;
+  mutable int64_t enough = -1;
   mutable int asked = 0;
 };
 
@@ -46,6 +51,16 @@ TEST_F(MemoryBudgetTest, OfTheGroupItIs90PercentOfItsLimit) {
   EXPECT_EQ(Make(kMemoryBudgetOfGroup).bytes(), 90 * kMiB);
   EXPECT_EQ(Make(5 * kMiB).bytes(), 5 * kMiB);
   EXPECT_FALSE(Make(kNoMemoryBudget).is_set());
+}
+
+TEST_F(MemoryBudgetTest, OfTheGroupItIsWhatTheGroupUsesThatCounts) {
+  meter_.limit = 100 * kMiB;
+  meter_.used = 99 * kMiB;
+  MemoryBudget budget = Make(kMemoryBudgetOfGroup);
+  EXPECT_TRUE(Admits(budget, 0));
+  EXPECT_EQ(meter_.enough, 90 * kMiB / 100 * 95);  // where clients are let in again
+  meter_.used_by_group = 91 * kMiB;
+  EXPECT_FALSE(Admits(budget, 100));
 }
 
 TEST_F(MemoryBudgetTest, BeyondItNobodyIsLetInUntil95PercentOfIt) {

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "sched/control_groups.h"
 
@@ -65,30 +66,67 @@ int64_t NumberOf(std::string_view name, std::string_view lines) {
 }
 
 // "max", and what version 1 has for it, are none: 0.
-int64_t LimitOf(const sched::ControlGroup& group) {
+int64_t LimitIn(const std::string& path) {
   constexpr int64_t kNoLimit = int64_t{1} << 60;
   int64_t limit = 0;
-  std::ifstream(group.folder + (group.v2 ? "/memory.max" : "/memory.limit_in_bytes")) >> limit;
+  std::ifstream(path) >> limit;
   return limit >= kNoLimit ? 0 : limit;
 }
+
+// Beyond memory.high the kernel stops the group's threads again and again.
+int64_t LimitOf(const sched::ControlGroup& group) {
+  if (!group.v2) return LimitIn(group.folder + "/memory.limit_in_bytes");
+  const int64_t max = LimitIn(group.folder + "/memory.max");
+  const int64_t high = LimitIn(group.folder + "/memory.high");
+  return max == 0 || high == 0 ? std::max(max, high) : std::min(max, high);
+}
+
+// One with a limit.
+class LimitedGroup {
+ public:
+  LimitedGroup(const sched::ControlGroup& group, int64_t limit)
+      : limit_(limit),
+        v2_(group.v2),
+        usage_(group.folder + (v2_ ? "/memory.current" : "/memory.usage_in_bytes")),
+        stat_(group.folder + "/memory.stat") {}
+
+  int64_t limit() const { return limit_; }
+
+  // How much it may still take. `enough`: when it is that much at least, contents of files may not
+  // be in it.
+  int64_t Room(int64_t enough) const {
+    KernelFile::Buffer buffer;
+    std::string_view text = usage_.Read(buffer);
+    const int64_t room = limit_ - TakeNumber(text);
+    if (room > enough) return room;
+    const std::string_view stat = stat_.Read(buffer);
+    return room + NumberOf(v2_ ? "inactive_file" : "total_inactive_file", stat) +
+           NumberOf(v2_ ? "active_file" : "total_active_file", stat);
+  }
+
+ private:
+  int64_t limit_;
+  bool v2_;
+  KernelFile usage_, stat_;
+};
 
 class OwnMeter final : public MemoryMeter {
  public:
   explicit OwnMeter(const std::string& root) : statm_(root + "/proc/self/statm") {
     for (const sched::ControlGroup& group : sched::ControlGroups("memory", root)) {
       const int64_t limit = LimitOf(group);
-      // Of two that are equal the outer one, in which the other one counts.
-      if (limit > 0 && (limit_ == 0 || limit <= limit_)) Take(group, limit);
+      if (limit == 0) continue;
+      groups_.emplace_back(group, limit);
+      limit_ = limit_ == 0 ? limit : std::min(limit_, limit);
     }
   }
 
   int64_t GroupLimit() const override { return limit_; }
 
   int64_t GroupUsed(int64_t enough) const override {
-    KernelFile::Buffer buffer;
-    std::string_view text = usage_.Read(buffer);
-    const int64_t used = TakeNumber(text);
-    return used < enough ? used : used - NumberOf(reclaimable_, stat_.Read(buffer));
+    int64_t room = limit_;
+    for (const LimitedGroup& group : groups_) room = std::min(room, group.Room(limit_ - enough));
+    return limit_ - room;
   }
 
   // "size resident shared ..." in pages (proc(5)).
@@ -101,18 +139,10 @@ class OwnMeter final : public MemoryMeter {
   }
 
  private:
-  void Take(const sched::ControlGroup& group, int64_t limit) {
-    limit_ = limit;
-    usage_ = KernelFile(group.folder + (group.v2 ? "/memory.current" : "/memory.usage_in_bytes"));
-    stat_ = KernelFile(group.folder + "/memory.stat");
-    reclaimable_ = group.v2 ? "inactive_file" : "total_inactive_file";
-  }
-
   const int64_t page_bytes_ = sysconf(_SC_PAGESIZE);
   KernelFile statm_;
-  int64_t limit_ = 0;
-  KernelFile usage_, stat_;
-  std::string_view reclaimable_;
+  int64_t limit_ = 0;  // the least; 0: there is none
+  std::vector<LimitedGroup> groups_;
 };
 
 }  // namespace

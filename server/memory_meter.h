@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much memory is in use: by this process, and by the control group whose limit it would meet
-// first.
+// How much memory is in use: by this process, and by the control groups that limit it.
 #ifndef PARKWAY_SERVER_MEMORY_METER_H_
 #define PARKWAY_SERVER_MEMORY_METER_H_
 
@@ -16,13 +15,14 @@ class MemoryMeter {
   virtual ~MemoryMeter() = default;
 
   // In bytes, the least limit of the process's control groups as it was at the start; 0: none has
-  // one.
+  // one. Of version 2, memory.high is one, too.
   virtual int64_t GroupLimit() const = 0;
 
-  // In bytes; 0: it cannot be told. Any thread; a system call or two, of microseconds.
+  // In bytes; 0: it cannot be told. Any thread; a system call or two for each group with a limit.
   //
-  // What the group with that limit holds, without contents of files that the kernel would give up
-  // to make room. `enough`: below it they may be in it, which saves asking for them.
+  // GroupLimit() less the room that there is in the fullest of the groups: contents of files, which
+  // the kernel would give up, are room. `enough`: below it they may count as used, which saves
+  // asking for them.
   virtual int64_t GroupUsed(int64_t enough) const = 0;
   // What this process holds that no file does.
   virtual int64_t OwnUsed() const = 0;

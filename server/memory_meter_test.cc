@@ -38,7 +38,7 @@ TEST_F(MemoryMeterTest, WithoutControlGroupsThereIsNoLimit) {
   EXPECT_EQ(Meter()->OwnUsed(), 0);
 }
 
-TEST_F(MemoryMeterTest, TheGroupWithTheLeastLimitIsMeasured) {
+TEST_F(MemoryMeterTest, TheGroupWithTheLeastRoomCounts) {
   MountV2();
   Write("/cg/a/b/memory.max", "max\n");
   Write("/cg/a/b/memory.current", "1\n");
@@ -46,12 +46,32 @@ TEST_F(MemoryMeterTest, TheGroupWithTheLeastLimitIsMeasured) {
   Write("/cg/a/memory.current", "700\n");
   Write("/cg/a/memory.stat", "anon 300\nfile 400\ninactive_file 250\nactive_file 1\n");
   EXPECT_EQ(Meter()->GroupLimit(), 1000);
-  EXPECT_EQ(Meter()->GroupUsed(0), 450);
+  EXPECT_EQ(Meter()->GroupUsed(0), 449);
   Write("/cg/a/b/memory.max", "900\n");
   EXPECT_EQ(Meter()->GroupLimit(), 900);
-  EXPECT_EQ(Meter()->GroupUsed(0), 1);
-  Write("/cg/a/b/memory.max", "1000\n");  // then the outer one will be met first
-  EXPECT_EQ(Meter()->GroupUsed(0), 450);
+  EXPECT_EQ(Meter()->GroupUsed(0), 900 - 551);  // others fill the one around it
+  Write("/cg/a/b/memory.current", "800\n");
+  EXPECT_EQ(Meter()->GroupUsed(0), 800);
+}
+
+// The kernel keeps both kinds as long as nobody needs the room.
+TEST_F(MemoryMeterTest, FilesThatAreReadAgainAreRoomToo) {
+  MountV2();
+  Write("/cg/a/memory.max", "1000\n");
+  Write("/cg/a/memory.current", "990\n");
+  Write("/cg/a/memory.stat", "anon 100\nfile 890\ninactive_file 90\nactive_file 800\n");
+  EXPECT_EQ(Meter()->GroupUsed(0), 100);
+}
+
+TEST_F(MemoryMeterTest, WhereTheKernelSlowsAGroupDownIsItsLimit) {
+  MountV2();
+  Write("/cg/a/memory.high", "800\n");
+  Write("/cg/a/memory.max", "max\n");
+  EXPECT_EQ(Meter()->GroupLimit(), 800);
+  Write("/cg/a/memory.max", "1000\n");
+  EXPECT_EQ(Meter()->GroupLimit(), 800);
+  Write("/cg/a/memory.high", "max\n");
+  EXPECT_EQ(Meter()->GroupLimit(), 1000);
 }
 
 TEST_F(MemoryMeterTest, WhatIsInUseIsReadAnew) {

@@ -347,12 +347,13 @@ EndReason Server::AwaitTurn(const Door& door) {
   return AwaitPlace(door) ? EndReason::kNone : EndReason::kTooMany;
 }
 
-// In naps, since no event tells when others give memory back. False: the client does not wait.
+// In naps, since no event tells when others give memory back. False: the client does not wait, or a
+// reload took its address away.
 bool Server::AwaitMemory(const Door& door) {
   const bool resets = door.frontend->options.overload == Overload::kReset;
   for (sched::Deadline now = sched::RoundTime(); !memory_.Admits(now); now = sched::Now()) {
     if (resets) return false;
-    if (!Accepts(door)) return true;
+    if (!Accepts(door)) return !door.frontend->leaves.load(std::memory_order_seq_cst);
     sched::SleepFor(MemoryBudget::kEvery);
   }
   return true;
@@ -365,7 +366,7 @@ bool Server::AwaitRate(RateLimit& rate, const Door& door) {
   const bool resets = door.frontend->options.overload == Overload::kReset;
   for (sched::Deadline now = sched::RoundTime(); !rate.Take(now); now = sched::Now()) {
     if (resets) return false;
-    if (!Accepts(door)) return true;
+    if (!Accepts(door)) return !door.frontend->leaves.load(std::memory_order_seq_cst);
     sched::SleepFor(std::clamp<sched::Duration>(rate.When(now) - now, kNap / 20, kNap));
   }
   return true;
