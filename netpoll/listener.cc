@@ -145,7 +145,8 @@ absl::Status FailedToOpen(const Endpoint& at, int error, const ListenOptions& op
         at.ToString() + ": mptcp=true: the kernel has none, or net.mptcp.enabled is 0");
   }
   if (options.transparent && error == EPERM) {
-    return absl::PermissionDeniedError(at.ToString() + ": transparent=true: needs CAP_NET_ADMIN");
+    return absl::PermissionDeniedError(at.ToString() +
+                                       ": transparent=true: needs CAP_NET_RAW or CAP_NET_ADMIN");
   }
   return Failed(at, error);
 }

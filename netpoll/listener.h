@@ -36,7 +36,7 @@ struct ListenOptions {
   // Clients may use Multipath TCP.
   bool mptcp = false;
   // What a packet filter hands over (tproxy) is accepted, whatever address it was sent to, which is
-  // then the connection's local() one. Needs CAP_NET_ADMIN.
+  // then the connection's local() one. Needs CAP_NET_RAW or CAP_NET_ADMIN.
   bool transparent = false;
   // Of the accepted connections.
   SocketOptions socket{.keepalive_idle = std::chrono::seconds(60)};

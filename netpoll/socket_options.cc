@@ -102,7 +102,8 @@ int BindSource(const Kernel& kernel, int fd, const Endpoint& source) {
 absl::Status CheckTransparent(const Kernel& kernel, int fd) {
   const int error = SetTransparent(kernel, fd);
   if (error == 0) return absl::OkStatus();
-  const std::string why = error == -EPERM ? "needs CAP_NET_ADMIN" : std::strerror(-error);
+  const std::string why =
+      error == -EPERM ? "needs CAP_NET_RAW or CAP_NET_ADMIN" : std::strerror(-error);
   return absl::FailedPreconditionError("source=client: " + why);
 }
 

@@ -39,7 +39,7 @@ struct ConnectOptions {
   Endpoint source{};
   SocketOptions socket{};
   // The source may be another machine's, of which the answers have to be led back here. Needs
-  // CAP_NET_ADMIN.
+  // CAP_NET_RAW or CAP_NET_ADMIN.
   bool transparent = false;
   // Called when the kernel has begun to connect, so that the connection has its addresses
   // (Conn::local). Must not block. nullptr: nothing is called.
@@ -55,7 +55,8 @@ int SetSocketOptions(const Kernel& kernel, int fd, const SocketOptions& options)
 absl::Status CheckSocketOptions(const Kernel& kernel, int fd, const SocketOptions& options);
 
 // Lets an IPv4 or IPv6 socket be bound to addresses that are not this machine's, and accept what
-// was sent to them (IP_TRANSPARENT). 0 or -errno; -EPERM without CAP_NET_ADMIN.
+// was sent to them (IP_TRANSPARENT). 0 or -errno; -EPERM without CAP_NET_RAW
+// and CAP_NET_ADMIN.
 int SetTransparent(const Kernel& kernel, int fd);
 
 // As SetSocketOptions, and binds the socket to its source. -EADDRNOTAVAIL: that is no address of

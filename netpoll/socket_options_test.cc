@@ -137,7 +137,7 @@ TEST_F(SocketOptionsTest, WithTheRightItConnectsFromAnybodysAddress) {
   for (const char* text : {"192.0.2.1", "2001:db8::1"}) {
     const Endpoint source = *Endpoint::ParseAddress(text);
     const RawSocket socket(Kernel().Socket(source.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (SetTransparent(Kernel(), socket.fd()) == -EPERM) GTEST_SKIP() << "needs CAP_NET_ADMIN";
+    if (SetTransparent(Kernel(), socket.fd()) == -EPERM) GTEST_SKIP() << "needs CAP_NET_RAW";
     EXPECT_EQ(SetConnectOptions(Kernel(), socket.fd(), {.source = source, .transparent = true}), 0);
     EXPECT_EQ(socket.local().AddressToString(), text);
     EXPECT_TRUE(Check({.transparent = true}, source.family()).ok());
@@ -146,7 +146,7 @@ TEST_F(SocketOptionsTest, WithTheRightItConnectsFromAnybodysAddress) {
 
 TEST_F(SocketOptionsTest, WithoutTheRightItSaysSo) {
   calls_.Fail(Op::kSetSockOpt, EPERM);
-  EXPECT_EQ(Problem({.transparent = true}), "source=client: needs CAP_NET_ADMIN");
+  EXPECT_EQ(Problem({.transparent = true}), "source=client: needs CAP_NET_RAW or CAP_NET_ADMIN");
   calls_.Fail(Op::kSetSockOpt, ENOPROTOOPT);
   EXPECT_EQ(Problem({.transparent = true}), "source=client: Protocol not available");
 }
@@ -168,7 +168,7 @@ TEST_F(SocketOptionsTest, ATransparentListener) {
   } refusing;
   const Endpoint at = *Endpoint::Parse("127.0.0.1:0");
   EXPECT_EQ(std::string(Bind(Kernel(&refusing), at, 1, {.transparent = true}).status().message()),
-            "127.0.0.1:0: transparent=true: needs CAP_NET_ADMIN");
+            "127.0.0.1:0: transparent=true: needs CAP_NET_RAW or CAP_NET_ADMIN");
 }
 
 TEST_F(SocketOptionsTest, AListenerSaysWhatItIsRefused) {

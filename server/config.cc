@@ -280,8 +280,8 @@ DEFINE_string(
     "is passed over (no_source_port when all are). Costs two system calls per "
     "connection. client: the client's own address, with a port of the kernel's choice, so that "
     "backends see clients as if there were no proxy; backends have to send their answers through "
-    "this machine, and its rules lead them to the daemon (docs/routes.md). Needs CAP_NET_ADMIN and "
-    "costs three system calls per connection.");
+    "this machine, and its rules lead them to the daemon (docs/routes.md). Needs CAP_NET_RAW or "
+    "CAP_NET_ADMIN, and costs three system calls per connection.");
 DEFINE_string(keepalive_idle, "60s",
               "Silence before TCP keepalive probes the client; 0 never. "
               "A duration in whole seconds, 0 or 1s to 32767s. 60s stays below the forgetting "
@@ -336,7 +336,7 @@ DEFINE_bool(mptcp, false,
 DEFINE_bool(transparent, false,
             "Accepts what a packet filter hands over (tproxy). "
             "true or false. Whatever address it was sent to, which to=original_dst and send_proxy "
-            "then know (IP_TRANSPARENT). Needs CAP_NET_ADMIN.");
+            "then know (IP_TRANSPARENT). Needs CAP_NET_RAW or CAP_NET_ADMIN.");
 DEFINE_string(buffer_memory, "64MiB",
               "Bound of the memory for bytes on their way, all together. "
               "A size, 64KiB to 1TiB: what slow receivers have not taken yet; idle connections "

@@ -5,12 +5,24 @@
 #include <cerrno>
 
 #include "sched/fibers.h"
+#include "server/destinations.h"
 
 namespace parkway {
 
 using netpoll::ConnectOptions;
 using netpoll::Endpoint;
 using netpoll::IoResult;
+
+namespace {
+
+// Not from where nothing leads to `to`: the kernel would refuse to connect, which is no word of the
+// backend's.
+bool MayBeSource(const Endpoint& client, const Endpoint& to) {
+  if (to.is_unix() || client.family() != to.family()) return false;
+  return client.is_loopback() ? to.is_loopback() : !IsSpecial(client);
+}
+
+}  // namespace
 
 netpoll::SocketOptions SocketOptionsOf(const RouteOptions& options,
                                        sched::Duration keepalive_idle) {
@@ -60,11 +72,12 @@ absl::Status Connector::Check(const netpoll::Kernel& kernel, const Route& route)
 IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline,
                             const Caller& caller) {
   const Ways& ways = WaysTo(to.family());
-  const bool from_client = from_client_ && !to.is_unix() && caller.client.family() == to.family();
+  const Endpoint client = from_client_ ? caller.client.Expand() : Endpoint();
+  const bool from_client = from_client_ && MayBeSource(client, to);
   const auto connect_by = [&](const ConnectOptions& way) {
     if (!from_client && caller.begun == nullptr) return conn.Connect(to, deadline, way);
     ConnectOptions own = way;
-    if (from_client) own.source = caller.client.Expand().WithPort(0);
+    if (from_client) own.source = client.WithPort(0);
     own.begun = caller.begun;
     return conn.Connect(to, deadline, own);
   };

@@ -42,7 +42,8 @@ class Connector {
   // Connects as Conn::Connect does, each time from the next source address of the family of `to`,
   // if there are any. One that has no free port is passed over: EADDRNOTAVAIL is the error only
   // when all have none; other fibers have their turn between two. From any fiber, which it blocks.
-  // Where the client is the source, and of the family of `to`, from its address.
+  // Where the client is the source, from its address, if something may lead from there to `to`:
+  // not of another family, nor IsSpecial, but from loopback to loopback.
   netpoll::IoResult Connect(netpoll::Conn& conn, const netpoll::Endpoint& to,
                             sched::Deadline deadline, const Caller& caller = Caller());
 

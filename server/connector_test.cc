@@ -102,6 +102,9 @@ TEST_P(ConnectorTest, TheSourceMayBeTheClients) {
   EXPECT_EQ(Connect(connector, backend6_, client("127.0.0.9:80")), "::1");
   EXPECT_EQ(Connect(connector, backend_, client("[::1]:80")), "127.0.0.1");
   EXPECT_EQ(Connect(connector, backend_, client("unix:/a")), "127.0.0.1");
+  // Nor can a connection come from there to here.
+  EXPECT_EQ(Connect(connector, backend_, client("169.254.1.1:80")), "127.0.0.1");
+  EXPECT_EQ(Connect(connector, backend6_, client("[fe80::1%1]:80")), "::1");
   EXPECT_EQ(Connect(connector, backend_), "127.0.0.1");
 }
 
@@ -117,7 +120,8 @@ TEST_P(ConnectorTest, WhatTheMachineRefusesIsSaidBefore) {
   calls_.Fail(Op::kSetSockOpt, EPERM);
   EXPECT_EQ(problem({.mark = 5}), "mark=5: needs CAP_NET_ADMIN");
   calls_.Fail(Op::kSetSockOpt, EPERM);
-  EXPECT_EQ(problem({.source_is_client = true}), "source=client: needs CAP_NET_ADMIN");
+  EXPECT_EQ(problem({.source_is_client = true}),
+            "source=client: needs CAP_NET_RAW or CAP_NET_ADMIN");
   // It is not known where clients are going: both families are asked for.
   route = {.allow_dst = *Destinations::Parse("10.0.0.0/8")};
   EXPECT_EQ(problem({.source = {From("2001:db8::1")}}),

@@ -14,9 +14,12 @@
 
 namespace parkway {
 
-// Blocks of addresses. Those that mean this machine or its link, or many machines (kSpecial in
-// destinations.cc: loopback, link-local, unspecified, multicast), are in it only if a block names
-// them that holds nothing else: 0.0.0.0/0 does not allow 127.0.0.1, while 127.0.0.0/8 does. A
+// Addresses that mean this machine or its link, many machines, or what tells machines their secrets
+// (kSpecial in destinations.cc), also in the form that NAT64 translates (64:ff9b::/96).
+bool IsSpecial(const netpoll::Endpoint& at);
+
+// Blocks of addresses. Those that are special are in it only if a block names them that holds
+// nothing else: 0.0.0.0/0 does not allow 127.0.0.1, while 127.0.0.0/8 does. A
 // value; copies share the blocks.
 class Destinations {
  public:

@@ -47,6 +47,12 @@ TEST(DestinationsTest, SpecialAddressesMustBeListedThemselves) {
       {"[::7f00:1]:80", "::/96"},
       {"[fe80::1%1]:80", "fe80::/10"},
       {"[ff02::1]:80", "ff00::/8"},
+      {"100.100.100.200:80", "100.100.100.200"},
+      {"[fd00:ec2::254]:80", "fd00:ec2::254"},
+      {"[fd20:ce::254]:80", "fd20:ce::254"},
+      // NAT64 makes IPv4 addresses of them.
+      {"[64:ff9b::a9fe:a9fe]:80", "169.254.169.254"},
+      {"[64:ff9b::7f00:1]:80", "127.0.0.0/8"},
   };
   for (const auto& [to, block] : specials) {
     EXPECT_FALSE(Allows("0.0.0.0/0,::/0", to)) << to;
@@ -55,7 +61,8 @@ TEST(DestinationsTest, SpecialAddressesMustBeListedThemselves) {
   }
   // Next to them.
   for (const char* to : {"126.255.255.255:80", "128.0.0.0:80", "169.253.255.255:80", "1.0.0.0:80",
-                         "223.255.255.255:80", "255.255.255.254:80", "[::1:0:1]:80"}) {
+                         "223.255.255.255:80", "255.255.255.254:80", "[::1:0:1]:80",
+                         "[64:ff9b::a00:1]:80", "[64:ff9b:0:1::7f00:1]:80"}) {
     EXPECT_TRUE(Allows("0.0.0.0/0,::/0", to)) << to;
   }
 }

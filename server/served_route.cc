@@ -2,6 +2,7 @@
 #include "server/served_route.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <utility>
 
@@ -271,7 +272,9 @@ void ServedRoute::NoteFailed(Session& session, Asking& asking, const netpoll::Io
   session.upstream.store(nullptr, std::memory_order_relaxed);
   target->Leave();
   ServeNext();
-  if (!result.is_local()) target->check.NoteFailed(result.Reason());
+  // Whether there is a way back to the client's address is nothing of the backend's; a refusal is.
+  const bool tells = !config_.options.source_is_client || result.os_error == ECONNREFUSED;
+  if (!result.is_local() && tells) target->check.NoteFailed(result.Reason());
 }
 
 void ServedRoute::Leave(Session& session) {

@@ -64,8 +64,13 @@ def rules_with(word):
     return rules.replace("lan0", "left").replace("{ 80, 443 }", "{ 80-99, 8000-8999 }")
 
 
-REDIRECT = rules_with("redirect to")
-TPROXY = rules_with("tproxy to")
+def with_what_is_ours(rules):
+    """They lead what was for this machine to the daemon, too, who has to see what that is."""
+    return rules.replace("fib daddr type != local ", "")
+
+
+REDIRECT_OTHERS, TPROXY_OTHERS = rules_with("redirect to"), rules_with("tproxy to")
+REDIRECT, TPROXY = map(with_what_is_ours, (REDIRECT_OTHERS, TPROXY_OTHERS))
 # Of connections that the daemon has already, also the answers to those that it has made with a
 # client's address.
 DIVERT = re.sub(r".*tproxy to.*\n", "", TPROXY).replace("parkway", "divert")
@@ -341,6 +346,24 @@ class Circles(Router):
             end.close()
         self.ended(daemon, dst_loop=4, connect_refused=2, client_fin=1)
 
+    def test_what_is_for_this_machine_is_left_out(self):
+        """As the page has it."""
+        server = self.keep(socket.create_server(("", 8125)))
+        for rules, options in ((REDIRECT_OTHERS, ""), (TPROXY_OTHERS, "transparent=true")):
+            with self.subTest(rules=rules):
+                if options:
+                    self.lead_marked_here()
+                daemon = self.route(f"allow_dst={self.EVERYWHERE} {options}")
+                self.apply(rules, daemon)
+                client = self.client(f"{self.ROUTER}:8125")
+                connection, peer = server.accept()
+                self.assertEqual(peer[0], self.LEFT)
+                for end in (client, connection):
+                    end.close()
+                self.told(f"{self.FIRST}:80")
+                run("nft flush ruleset")
+                self.ended(daemon, upstream_fin=1)
+
     def test_the_port_that_is_redirected_may_be_the_daemons(self):
         daemon = self.redirected(f"allow_dst={self.EVERYWHERE}", listen=":80")
         self.assertEqual(self.told(f"{self.FIRST}:80"), f"{self.TOWARDS} at {self.FIRST}:80")
@@ -467,6 +490,35 @@ class ClientsAsSources(Router):
                          f"{self.TOWARDS} at {self.FIRST}:80")
         self.ended(daemon, upstream_fin=2)
 
+    def test_addresses_from_which_nothing_leads_to_a_backend(self):
+        """They are not tried, and take no backend down."""
+        daemon = self.given("accept_proxy=v1 trusted=127.0.0.1 health_fall=1",
+                            f"{self.FIRST}:80,{self.FIRST}:81")
+        for source in ("127.0.0.1", "169.254.1.1", "224.0.0.1"):
+            client = self.connect(f"127.0.0.1:{daemon.port}")
+            client.sendall(f"PROXY TCP4 {source} 192.0.2.1 5 80\r\n".encode())
+            said, end = recv_to_end(client)
+            client.close()
+            self.assertEqual((said.decode().split(" at ")[0], end), (self.TOWARDS, "fin"))
+        self.ended(daemon, upstream_fin=3)
+
+    def test_a_client_without_a_way_back_is_not_a_backends_failure(self):
+        run("nft -f -", text=True, input="""
+            table inet hole {
+              chain output {
+                type filter hook output priority filter;
+                ip saddr 10.1.0.66 drop
+              }
+            }""")
+        daemon = self.given("accept_proxy=v1 trusted=127.0.0.1 health_fall=1 connect_timeout=100ms",
+                            f"{self.FIRST}:80,{self.FIRST}:81")
+        for source, end in (("10.1.0.66", "reset"), ("10.1.0.67", "fin")):
+            client = self.connect(f"127.0.0.1:{daemon.port}")
+            client.sendall(f"PROXY TCP4 {source} 192.0.2.1 5 80\r\n".encode())
+            self.assertEqual(recv_to_end(client)[1], end)
+            client.close()
+        self.ended(daemon, connect_timeout=1, upstream_fin=1)
+
     def test_whom_a_proxy_speaks_for(self):
         daemon = self.given(f"accept_proxy=v1 trusted={self.LEFT}", f"{self.FIRST}:80")
         client = self.client(f"{self.ROUTER}:{daemon.port}")
@@ -515,12 +567,12 @@ class Refused(DaemonTest):
 
     def test_transparent(self):
         self.assertEqual(self.problem("to=echo transparent=true"),
-                         "route x: 127.0.0.1:0: transparent=true: needs CAP_NET_ADMIN")
+                         "route x: 127.0.0.1:0: transparent=true: needs CAP_NET_RAW or CAP_NET_ADMIN")
 
     def test_the_source(self):
         for to in ("to=127.0.0.1:1", "to=[::1]:1", "to=original_dst allow_dst=10.0.0.0/8"):
             self.assertEqual(self.problem(f"{to} source=client"),
-                             "route x: source=client: needs CAP_NET_ADMIN")
+                             "route x: source=client: needs CAP_NET_RAW or CAP_NET_ADMIN")
 
     def test_redirected_clients_need_none(self):
         daemon = self.start("--route=x listen=127.0.0.1:0 to=original_dst allow_dst=10.0.0.0/8",
