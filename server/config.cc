@@ -902,7 +902,8 @@ absl::Status CheckBounds(const Config& config, const std::vector<FlagSetting>& s
 // In the shortest form if it has one: what is written there may hold blanks and commas.
 void AppendRoute(const Route& route, const RouteOptions& defaults,
                  std::vector<std::string>& lines) {
-  const bool is_default = lines.empty() && route.name == kDefaultRoute && route.from.empty() &&
+  const bool serves_all = route.from.empty() && !route.needs_hello();
+  const bool is_default = lines.empty() && route.name == kDefaultRoute && serves_all &&
                           !route.to_original_dst() && route.options == defaults;
   if (!is_default) {
     lines.push_back("--route=" + FormatRoute(route, defaults));

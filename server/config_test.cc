@@ -613,6 +613,8 @@ TEST_F(ConfigFileTest, PrintedFlagsReadBackToTheSameConfig) {
            {"--memory_budget=3MiB"},
            {"--route=a listen=:1 to=pair:80", "--idle_timeout=9s"},
            {"--route=default listen=:1 to=echo"},
+           {"--route=default listen=:1 sni=a.test to=echo", "--route=b listen=:1 to=echo"},
+           {"--route=default listen=:1 alpn=h2 to=echo", "--route=b listen=:1 to=echo"},
            {"--route=a listen=:1 to=echo", "--route=default listen=:2 to=echo"},
            {"--listen=:3", "--backend=unix:/a,b c@drain", "--backend=pair:80",
             "--route=a listen=:1,:2 from=10.0.0.0/8 to=pair:80*2@backup,six:80 backlog=7"}}) {
