@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    HOST, PATIENCE, SLOW, DaemonTest, Parallel, free_port, main, recv_exactly, run_parkway, wait_until)
+    HOST, PATIENCE, SANITIZED, SLOW, DaemonTest, Parallel, free_port, main, recv_exactly, run_parkway,
+    wait_until)
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 ZONE = "p.test"
@@ -403,6 +404,7 @@ class Servers(DnsTest):
         time.sleep(0.5)
         self.assertEqual(self.serving(daemon), {2})
 
+    @unittest.skipIf(SANITIZED, "a sanitizer needs more stack")
     def test_a_small_stack_is_enough(self):
         self.backends(2)
         names = NameServer(self)
