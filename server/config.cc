@@ -442,7 +442,8 @@ absl::Status CheckServers(std::string_view text) {
         server.starts_with('[') || std::count(server.begin(), server.end(), ':') == 1;
     const absl::StatusOr<netpoll::Endpoint> at =
         has_port ? netpoll::Endpoint::Parse(server) : netpoll::Endpoint::ParseAddress(server);
-    if (!at.ok() || at->is_unix() || at->is_any() || comma + 1 == text.size()) {
+    const bool has_zone = server.find('%') != server.npos;  // the library that asks knows none
+    if (!at.ok() || at->is_unix() || at->is_any() || has_zone || comma + 1 == text.size()) {
       return absl::InvalidArgumentError(
           "must be addresses such as 10.0.0.1, ::1 or 10.0.0.1:5353, "
           "with commas between");

@@ -18,8 +18,13 @@ Discovery::Change Discovery::Note(const absl::StatusOr<NameAnswer>& answer) {
   }
   ttl_ = answer->ttl;
   misses_ = answer->found.empty() ? misses_ + 1 : 0;
-  change.news =
-      answer->found.empty() ? Turn(State::kNone, answer->why_none) : Turn(State::kGood, "");
+  if (!answer->why_partial.empty()) {
+    change.news = Turn(State::kPartial, answer->why_partial);
+  } else if (answer->found.empty()) {
+    change.news = Turn(State::kNone, answer->why_none);
+  } else {
+    change.news = Turn(State::kGood, "");
+  }
   Merge(*answer, change);
   return change;
 }
@@ -38,7 +43,7 @@ void Discovery::Merge(const NameAnswer& answer, Change& change) {
   std::vector<Entry> next;
   auto old = entries_.begin();
   const auto pass = [&] {  // *old is missing
-    if (!answer.is_partial) ++old->absences;
+    if (answer.why_partial.empty()) ++old->absences;
     if (old->absences < kAbsencesMax) {
       next.push_back(std::move(*old));
     } else {
@@ -61,7 +66,8 @@ void Discovery::Merge(const NameAnswer& answer, Change& change) {
 
   const size_t room = kFoundMax - std::min(kFoundMax, next.size());
   if (additions.size() > room && !std::exchange(too_many_, true)) {
-    change.news = "has more than " + std::to_string(kFoundMax) + " addresses; others are ignored";
+    if (!change.news.empty()) change.news += "; ";
+    change.news += "has more than " + std::to_string(kFoundMax) + " addresses; others are ignored";
   }
   if (additions.size() <= room) too_many_ = false;
   additions.resize(std::min(additions.size(), room));
@@ -86,7 +92,10 @@ std::string Discovery::Turn(State state, const std::string& why) {
       return "does not resolve: " + why + keeps;
     case State::kNone:
       return "does not resolve: " + why + (keeps.empty() ? "" : keeps + " until that is confirmed");
+    case State::kPartial:
+      return "resolves in part: " + why + "; nothing is removed until it resolves as a whole";
     default:
+      if (before == State::kPartial) return "resolves as a whole again";
       return before == State::kUnknown ? "" : "resolves again";
   }
 }
@@ -98,6 +107,7 @@ sched::Duration Discovery::Wait(uint64_t random) const {
     for (int i = 1; i < misses_ && wait < bounds_.ttl_max; ++i) wait *= 2;
     wait = std::min(wait, bounds_.ttl_max);
   }
+  if (state_ == State::kNone && !entries_.empty()) wait = bounds_.ttl_max;
   return wait + wait / 10 * static_cast<int64_t>(random % 1000) / 1000;
 }
 
@@ -110,15 +120,19 @@ std::vector<Found> Discovery::current() const {
 std::vector<int> SharesOf(const std::vector<Found>& found, int factor, int most) {
   int64_t divisor = 0;
   int64_t largest = 0;
+  bool any_zero = false;
   for (const Found& one : found) {
     divisor = std::gcd(divisor, int64_t{one.weight});
     largest = std::max(largest, int64_t{one.weight});
+    any_zero = any_zero || one.weight == 0;
   }
   const bool all_zero = largest == 0;  // then they are equal
   if (all_zero) divisor = largest = 1;
   // In the smallest whole numbers, times the factor, and at most `most`.
-  const double scale = std::min(static_cast<double>(factor) / static_cast<double>(divisor),
-                                static_cast<double>(most) / static_cast<double>(largest));
+  double scale = static_cast<double>(most) / static_cast<double>(largest);
+  if (all_zero || !any_zero) {
+    scale = std::min(scale, static_cast<double>(factor) / static_cast<double>(divisor));
+  }
   std::vector<int> shares;
   for (const Found& one : found) {
     const int share = static_cast<int>(std::lround((all_zero ? 1 : one.weight) * scale));

@@ -20,7 +20,7 @@ namespace parkway {
 //   what came              what it changes
 //   an answer              addresses are added at once. One that is missing is removed when it is
 //                          missing in the next answer, too; a name without addresses is an answer
-//                          without them
+//                          without them, and the next one comes after ttl_max
 //   a part of an answer    addresses are added; what is missing counts for nothing
 //   an error               nothing: the last good answer holds, however old it is
 class Discovery {
@@ -36,8 +36,8 @@ class Discovery {
     std::vector<Found> added{};
     std::vector<Found> removed{};
     bool any = false;  // also where only a weight or a priority has changed
-    // What the operator should know besides: that it begins to fail or to have no addresses, that
-    // it works again, that there are too many. Empty: nothing new.
+    // What the operator should know besides: that it begins to fail, in part or as a whole, or to
+    // have no addresses, that it works again, that there are too many. Empty: nothing new.
     std::string news{};
   };
 
@@ -45,8 +45,9 @@ class Discovery {
 
   Change Note(const absl::StatusOr<NameAnswer>& answer);
   // From what was noted last to the next time to ask: its TTL within the bounds; after errors and
-  // answers without addresses ttl_min, and twice as long each time up to ttl_max. Up to a tenth
-  // longer by `random`, so that names which came together part.
+  // answers without addresses ttl_min, and twice as long each time up to ttl_max. While it is to be
+  // confirmed that there are none, ttl_max: a cache, which keeps that too, would only repeat
+  // itself. Up to a tenth longer by `random`, so that names which came together part.
   sched::Duration Wait(uint64_t random) const;
 
   // Those to be used now, at most kFoundMax, in the order of their text.
@@ -58,7 +59,7 @@ class Discovery {
     std::string text;
     int absences = 0;
   };
-  enum class State : uint8_t { kUnknown, kGood, kNone, kFails };
+  enum class State : uint8_t { kUnknown, kGood, kPartial, kNone, kFails };
 
   void Merge(const NameAnswer& answer, Change& change);
   std::string Turn(State state, const std::string& why);
@@ -72,7 +73,8 @@ class Discovery {
 };
 
 // The shares of addresses of a service, 1 to `most` each, in their proportion as far as that
-// allows, and `factor` times as large where there is room. RFC 2782's 0 is the smallest share.
+// allows, and `factor` times as large where there is room. Beside others RFC 2782's 0 is "a very
+// small chance": 1, and the others are as large as allowed.
 std::vector<int> SharesOf(const std::vector<Found>& found, int factor, int most);
 
 }  // namespace parkway

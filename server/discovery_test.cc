@@ -39,7 +39,7 @@ NameAnswer Of(const std::vector<int>& numbers, sched::Duration ttl = 5s) {
 
 NameAnswer Part(const std::vector<int>& numbers) {
   NameAnswer answer = Of(numbers);
-  answer.is_partial = true;
+  answer.why_partial = "a.test: silence";
   return answer;
 }
 
@@ -138,6 +138,28 @@ TEST_F(DiscoveryTest, StatesAreToldOnce) {
   EXPECT_EQ(discovery_.Note(Of({})).news, "");
 }
 
+TEST_F(DiscoveryTest, ThatAnswersArePartialIsToldOnceAndThatTheyAreWholeAgain) {
+  const std::string in_part =
+      "resolves in part: a.test: silence; nothing is removed until it resolves as a whole";
+  struct Case {
+    absl::StatusOr<NameAnswer> answer;
+    std::string news;
+  };
+  for (const Case& it : std::vector<Case>{
+           {Part({1}), in_part},  // also the first one
+           {Part({2}), ""},
+           {Of({1}), "resolves as a whole again"},
+           {Part({1}), in_part},
+           {Silence(), "does not resolve: silence; its 2 addresses stay"},
+           {Part({1}), in_part},
+           {Silence(), "does not resolve: silence; its 2 addresses stay"},
+           {Of({1, 2}), "resolves again"},
+           {Of({1, 2}), ""},
+       }) {
+    EXPECT_EQ(discovery_.Note(it.answer).news, it.news);
+  }
+}
+
 TEST_F(DiscoveryTest, TheFirstAnswerIsNoNews) { EXPECT_EQ(discovery_.Note(Of({1})).news, ""); }
 
 TEST_F(DiscoveryTest, BeyondTheMostAddressesAreIgnoredAndThatIsToldOnce) {
@@ -149,6 +171,14 @@ TEST_F(DiscoveryTest, BeyondTheMostAddressesAreIgnoredAndThatIsToldOnce) {
   const Discovery::Change change = discovery_.Note(Of(many));
   EXPECT_EQ(change.news, "");
   EXPECT_FALSE(change.any);  // the same ones
+}
+
+TEST_F(DiscoveryTest, ThatThereAreTooManyHidesNoOtherNews) {
+  (void)discovery_.Note(Silence());
+  std::vector<int> many(kFoundMax + 1);
+  std::iota(many.begin(), many.end(), 0);
+  EXPECT_EQ(discovery_.Note(Of(many)).news,
+            "resolves again; has more than 1024 addresses; others are ignored");
 }
 
 TEST_F(DiscoveryTest, WaitsForTheTtlWithinItsBounds) {
@@ -170,14 +200,27 @@ TEST_F(DiscoveryTest, FailuresAreRepeatedEverMoreSeldom) {
   for (const absl::StatusOr<NameAnswer>& bad :
        {absl::StatusOr<NameAnswer>(Silence()), {Of({}, 0s)}}) {
     Discovery discovery(kBounds);
-    (void)discovery.Note(Of({1}, 20s));
     for (const sched::Duration wait : {1s, 2s, 4s, 8s, 16s, 30s, 30s}) {
       (void)discovery.Note(bad);
       EXPECT_EQ(discovery.Wait(0), wait);
     }
     (void)discovery.Note(Of({1}, 20s));
     EXPECT_EQ(discovery.Wait(0), 20s);
+    (void)discovery.Note(Silence());
+    EXPECT_EQ(discovery.Wait(0), 1s);
   }
+}
+
+// Else it would be the cache that said so, which confirms it.
+TEST_F(DiscoveryTest, ThatThereIsNoSuchNameIsConfirmedAfterTheLongestWait) {
+  (void)discovery_.Note(Of({1}));
+  (void)discovery_.Note(Of({}, 0s));
+  EXPECT_EQ(discovery_.Wait(0), 30s);
+  (void)discovery_.Note(Silence());
+  EXPECT_LT(discovery_.Wait(0), 30s);
+  (void)discovery_.Note(Of({}, 0s));
+  EXPECT_THAT(discovery_.current(), IsEmpty());
+  EXPECT_LT(discovery_.Wait(0), 30s);  // it may come back
 }
 
 TEST(SharesOfTest, KeepProportionsWithinTheMost) {
@@ -193,8 +236,10 @@ TEST(SharesOfTest, KeepProportionsWithinTheMost) {
            {{30, 10}, 4, {12, 4}},
            {{0, 0}, 1, {1, 1}},
            {{0, 0}, 3, {3, 3}},
-           {{0, 10}, 1, {1, 1}},
-           {{0, 30, 10}, 1, {1, 3, 1}},
+           {{0, 10}, 1, {1, 256}},
+           {{0, 10}, 3, {1, 256}},
+           {{0, 30, 10}, 1, {1, 256, 85}},
+           {{0, 65535, 1}, 1, {1, 256, 1}},
            {{65535, 1}, 1, {256, 1}},
            {{65535, 32768}, 9, {256, 128}},
        }) {

@@ -5,10 +5,12 @@
 #include <arpa/nameser.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,11 @@ using netpoll::FdSet;
 using netpoll::IoResult;
 using netpoll::IoStatus;
 
+// Of a name with its dots, RFC 1035.
+constexpr size_t kNameMax = 253;
+
+constexpr char kTooMany[] = "too many addresses";
+
 // It is looked at so often whether the lookup was cancelled.
 constexpr sched::Duration kLook = std::chrono::milliseconds(100);
 
@@ -43,6 +50,9 @@ std::string ProblemOf(int status) {
       return ares_strerror(status);
   }
 }
+
+// A name that cannot be written in a question is nobody's.
+bool IsNoSuchName(int status) { return status == ARES_ENOTFOUND || status == ARES_EBADNAME; }
 
 // A name whose addresses are asked for, and what became of it.
 struct Host {
@@ -116,12 +126,17 @@ class Channel {
     --query->channel.open_;
   }
 
+  bool is_over() const {
+    return cancelled_.load(std::memory_order_relaxed) || sched::Now() >= until_;
+  }
+  // Nothing once it is over: what was not asked is cancelled.
   void Start(const std::string& name, int type, Query& query) {
+    if (is_over()) return;
     ++open_;
     ares_query(channel_, name.c_str(), ns_c_in, type, &Channel::Answered, &query);
   }
   void Ask(std::span<Host* const> hosts, int type);
-  static void Take(const Query& query, int type, Host& host);
+  void Take(const Query& query, int type, Host& host);
   void RunDownTo(int open);
   void Step();
 
@@ -132,10 +147,18 @@ class Channel {
   ares_channel channel_ = nullptr;
   int problem_ = ARES_SUCCESS;
   int open_ = 0;  // queries without an answer
+  size_t room_ = DnsResolver::kAddressesMax;
 };
 
+std::string_view WithoutDots(std::string_view domain) {
+  while (domain.starts_with('.')) domain.remove_prefix(1);
+  while (domain.ends_with('.')) domain.remove_suffix(1);
+  return domain;
+}
+
 // As resolv.conf(5) has it. Not ares_search, which goes on to the next domain when a name server
-// fails, and then says that there is no such name.
+// fails, and then says that there is no such name. "search ." is what systemd-resolved writes where
+// there are no domains.
 std::vector<std::string> Channel::Candidates(const std::string& name) {
   if (name.ends_with('.')) return {name};
   ares_options found = {};
@@ -144,7 +167,11 @@ std::vector<std::string> Channel::Candidates(const std::string& name) {
   const auto dots = std::count(name.begin(), name.end(), '.');
   std::vector<std::string> names;
   names.reserve(static_cast<size_t>(found.ndomains) + 1);
-  for (int i = 0; i < found.ndomains; ++i) names.push_back(name + "." + found.domains[i]);
+  for (int i = 0; i < found.ndomains; ++i) {
+    const std::string_view domain = WithoutDots(found.domains[i]);
+    if (domain.empty() || name.size() + 1 + domain.size() > kNameMax) continue;
+    names.push_back(name + "." + std::string(domain));
+  }
   names.insert(dots >= found.ndots ? names.begin() : names.end(), name);
   ares_destroy_options(&found);
   return names;
@@ -152,8 +179,7 @@ std::vector<std::string> Channel::Candidates(const std::string& name) {
 
 void Channel::RunDownTo(int open) {
   while (open_ > open) {
-    const bool over = cancelled_.load(std::memory_order_relaxed) || sched::Now() >= until_;
-    if (over) return ares_cancel(channel_);  // which answers all
+    if (is_over()) return ares_cancel(channel_);  // which answers all
     Step();
   }
 }
@@ -204,7 +230,7 @@ void Channel::Ask(std::span<Host* const> hosts, int type) {
 
 void Channel::Take(const Query& query, int type, Host& host) {
   if (query.status == ARES_ENODATA) return;
-  if (query.status == ARES_ENOTFOUND) {
+  if (IsNoSuchName(query.status)) {
     host.exists = false;
     return;
   }
@@ -219,7 +245,11 @@ void Channel::Take(const Query& query, int type, Host& host) {
     return;
   }
   if (records->at.empty()) return;
-  host.at.insert(host.at.end(), records->at.begin(), records->at.end());
+  const size_t taken = std::min(room_, records->at.size());
+  if (taken < records->at.size()) host.problem = kTooMany;
+  room_ -= taken;
+  host.at.insert(host.at.end(), records->at.begin(),
+                 records->at.begin() + static_cast<std::ptrdiff_t>(taken));
   host.ttl = std::min(host.ttl, records->ttl);
 }
 
@@ -227,8 +257,8 @@ absl::StatusOr<ServiceRecords> Channel::AskForService(const std::string& name, b
   Query query{*this};
   Start(name, ns_t_srv, query);
   RunDownTo(0);
-  *exists = query.status != ARES_ENOTFOUND;
-  if (query.status == ARES_ENODATA || query.status == ARES_ENOTFOUND) return ServiceRecords();
+  *exists = !IsNoSuchName(query.status);
+  if (query.status == ARES_ENODATA || !*exists) return ServiceRecords();
   if (query.status != ARES_SUCCESS) return absl::UnavailableError(ProblemOf(query.status));
   return ParseServiceReply(query.reply);
 }
@@ -246,7 +276,7 @@ absl::StatusOr<NameAnswer> LookupHost(Channel& channel, const std::string& name)
     if (host.at.empty()) continue;
     for (const Endpoint& at : host.at) answer.found.push_back({.at = at});
     answer.ttl = host.ttl;
-    answer.is_partial = !host.problem.empty();
+    answer.why_partial = host.problem;
     break;
   }
   return answer;
@@ -267,18 +297,21 @@ absl::StatusOr<NameAnswer> ResolveService(Channel& channel, const ServiceRecords
   NameAnswer answer;
   answer.why_none = "its hosts have no addresses";
   answer.ttl = service.ttl;
-  std::string problem;
-  for (const Host& host : hosts) {
+  for (Host& host : hosts) {
     answer.ttl = std::min(answer.ttl, host.ttl);
-    if (!host.problem.empty()) problem = host.name + ": " + host.problem;
     for (const ServiceRecord* const record : targets[host.name]) {
-      for (const Endpoint& at : host.at) {
+      // The same host at many ports has as many times its addresses.
+      const size_t room = DnsResolver::kAddressesMax - answer.found.size();
+      if (host.at.size() > room) host.problem = kTooMany;
+      for (const Endpoint& at : std::span(host.at).first(std::min(room, host.at.size()))) {
         answer.found.push_back({at.WithPort(record->port), record->weight, record->priority});
       }
     }
+    if (!host.problem.empty()) answer.why_partial = host.name + ": " + host.problem;
   }
-  answer.is_partial = !problem.empty();
-  if (answer.is_partial && answer.found.empty()) return absl::UnavailableError(problem);
+  if (!answer.why_partial.empty() && answer.found.empty()) {
+    return absl::UnavailableError(answer.why_partial);
+  }
   return answer;
 }
 

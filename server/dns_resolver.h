@@ -17,10 +17,11 @@ namespace parkway {
 
 class DnsResolver final : public Resolver {
  public:
-  // So many lookups run at a time, each with a few sockets; others wait for their turn.
-  static constexpr int kLookupsMax = 16;
   // Of a service, so many hosts are asked for at a time.
   static constexpr int kQueriesMax = 16;
+  // Addresses of a lookup, also of all hosts of a service. What is more is as what cannot be looked
+  // up: it may be there or not.
+  static constexpr size_t kAddressesMax = 4 * kFoundMax;
   // What takes longer is given up: a service of many hosts whose name servers are silent.
   static constexpr sched::Duration kLookupTime = std::chrono::minutes(1);
 

@@ -20,12 +20,14 @@
 #include "netpoll/endpoint.h"
 #include "netpoll/testing/fixture.h"
 #include "sched/fibers.h"
+#include "server/question.h"
 
 namespace parkway {
 namespace {
 
 using netpoll::Endpoint;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
@@ -47,10 +49,17 @@ class SilentPort {
     fd_ = -1;
   }
   const Endpoint& at() const { return at_; }
+  // Datagrams until now.
+  int received() {
+    char byte;
+    while (recv(fd_, &byte, 1, MSG_DONTWAIT) >= 0) ++received_;
+    return received_;
+  }
 
  private:
   int fd_;
   Endpoint at_;
+  int received_ = 0;
 };
 
 class Dnsmasq {
@@ -159,7 +168,7 @@ TEST_P(DnsResolverTest, FindsAddressesWithTheirTtl) {
   EXPECT_THAT(TextsOf(answer), UnorderedElementsAre("10.0.0.1:0", "10.0.0.2:0"));
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->ttl, 7s);
-  EXPECT_FALSE(answer->is_partial);
+  EXPECT_EQ(answer->why_partial, "");
 }
 
 TEST_P(DnsResolverTest, FamiliesAreThoseThatAreWanted) {
@@ -208,6 +217,23 @@ TEST_P(DnsResolverTest, ShortNamesAreLookedForInSearchDomains) {
               ElementsAre("10.0.0.1:0"));
 }
 
+// systemd-resolved writes "search ." where there are none.
+TEST_P(DnsResolverTest, SearchDomainsThatAreNoneArePassedOver) {
+  Dnsmasq server({"--host-record=db.search.test,10.0.0.1"});
+  std::string long_domain;
+  for (int i = 0; i < 126; ++i) long_domain += "a.";  // too long behind a name
+  for (const std::string& domains :
+       {std::string(". search.test"), std::string("search.test."), std::string(".. .search.test."),
+        std::string("a..b search.test"), long_domain + " search.test"}) {
+    setenv("LOCALDOMAIN", domains.c_str(), 1);
+    EXPECT_THAT(TextsOf(Lookup(At(server.at()), {.name = "db"})), ElementsAre("10.0.0.1:0"))
+        << domains;
+    const auto none = Lookup(At(server.at()), {.srv = true, .name = "_db._tcp.nobody.test"});
+    ASSERT_TRUE(none.ok()) << domains << ": " << none.status();
+    EXPECT_EQ(none->why_none, "no such name");
+  }
+}
+
 TEST_P(DnsResolverTest, ManyAddressesComeByTcp) {
   std::vector<std::string> records;
   records.reserve(500);
@@ -219,6 +245,55 @@ TEST_P(DnsResolverTest, ManyAddressesComeByTcp) {
   const auto answer = Lookup(At(server.at()), {.name = "db.test"});
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->found.size(), 500u);
+}
+
+// Addresses of `count` hosts h0.test, h1.test, ...
+std::vector<std::string> HostsWithAddresses(int count, int addresses) {
+  std::vector<std::string> records;
+  for (int host = 0; host < count; ++host) {
+    for (int i = 0; i < addresses; ++i) {
+      records.push_back("--host-record=h" + std::to_string(host) + ".test,10." +
+                        std::to_string(host) + "." + std::to_string(i / 250) + "." +
+                        std::to_string(i % 250));
+    }
+  }
+  return records;
+}
+
+TEST_P(DnsResolverTest, HostsOfAServiceHaveRoomForSoManyAddressesTogether) {
+  std::vector<std::string> records = HostsWithAddresses(9, 500);
+  for (int host = 0; host < 9; ++host) {
+    records.push_back("--srv-host=_db._tcp.test,h" + std::to_string(host) + ".test,80");
+  }
+  Dnsmasq server(records);
+  const auto answer = Lookup({.servers = server.at()}, {.srv = true, .name = "_db._tcp.test"});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->found.size(), DnsResolver::kAddressesMax);
+  EXPECT_THAT(answer->why_partial, EndsWith(".test: too many addresses"));
+}
+
+TEST_P(DnsResolverTest, AHostAtManyPortsHasNoMoreRoom) {
+  std::vector<std::string> records = HostsWithAddresses(1, 500);
+  for (int port = 1; port <= 9; ++port) {
+    records.push_back("--srv-host=_db._tcp.test,h0.test," + std::to_string(port));
+  }
+  Dnsmasq server(records);
+  const auto answer = Lookup({.servers = server.at()}, {.srv = true, .name = "_db._tcp.test"});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->found.size(), DnsResolver::kAddressesMax);
+  EXPECT_EQ(answer->why_partial, "h0.test: too many addresses");
+}
+
+TEST_P(DnsResolverTest, OfAServiceWhatCannotBeLookedUpIsNamed) {
+  SilentPort silent;
+  const std::string forwarder = "127.0.0.1#" + std::to_string(silent.at().port());
+  Dnsmasq server({"--host-record=a.test,10.0.0.1", "--server=/silent.invalid/" + forwarder,
+                  "--srv-host=_db._tcp.test,a.test,80",
+                  "--srv-host=_db._tcp.test,b.silent.invalid,80"});
+  const auto answer = Lookup(At(server.at()), {.srv = true, .name = "_db._tcp.test"});
+  EXPECT_THAT(TextsOf(answer), ElementsAre("10.0.0.1:80"));
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->why_partial, "b.silent.invalid: no name server answers in time");
 }
 
 TEST_P(DnsResolverTest, SilenceIsAnErrorInTimeAndTheNextServerIsAsked) {
@@ -253,8 +328,33 @@ TEST_P(DnsResolverTest, CancellingEndsALookupSoon) {
   EXPECT_LT(Now() - begun, netpoll::kAtOnce);
 }
 
+TEST_P(DnsResolverTest, CancellingEndsALookupWithoutMoreQuestions) {
+  SilentPort silent;
+  const std::string forwarder = "127.0.0.1#" + std::to_string(silent.at().port());
+  std::vector<std::string> records = {"--host-record=db.test,10.0.0.1",
+                                      "--server=/silent.invalid/" + forwarder};
+  for (int i = 0; i < 3 * DnsResolver::kQueriesMax; ++i) {
+    records.push_back("--srv-host=_db._tcp.test,h" + std::to_string(i) + ".silent.invalid,80");
+  }
+  Dnsmasq server(records);
+  DnsResolver resolver({.servers = server.at(), .timeout = 10s, .family = DnsFamily::kAny});
+  absl::Status status;
+  Go(0, [&] {
+    status = resolver.Lookup(poller(), {.srv = true, .name = "_db._tcp.test"}, cancelled_).status();
+  });
+  AwaitThat("as many are asked for as may be",
+            [&] { return silent.received() == DnsResolver::kQueriesMax; });
+  cancelled_ = true;
+  Join();
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  // What came before this one has been passed on when this one is answered.
+  cancelled_ = false;
+  EXPECT_THAT(TextsOf(Lookup(At(server.at()), {.name = "db.test"})), ElementsAre("10.0.0.1:0"));
+  EXPECT_EQ(silent.received(), DnsResolver::kQueriesMax);
+}
+
 TEST_P(DnsResolverTest, ManyLookupsAtATimeAllEnd) {
-  constexpr int kCount = 3 * DnsResolver::kLookupsMax;
+  constexpr int kCount = 3 * kLookupsMax;
   Dnsmasq server({"--host-record=db.test,10.0.0.1"});
   DnsResolver resolver(At(server.at()));
   std::atomic<int> found{0};

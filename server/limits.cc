@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "server/pipe_pool.h"
+#include "server/question.h"
 
 namespace parkway {
 
@@ -24,14 +25,16 @@ int64_t ReservedDescriptors(const Config& config, int workers) {
   const auto addresses = static_cast<int64_t>(ListenAddresses(config.routes).size()) +
                          (config.embedded_backends ? 2 : 0);
   int64_t checks = 0;
+  int64_t lookups = 0;
   for (const Route& route : config.routes) {
-    if (route.options.health < Health::kTcp) continue;
     for (const Backend& backend : route.backends) {
       constexpr size_t kOfName = 64;  // addresses at a time, which are not known yet
+      if (backend.is_discovered()) lookups = 3 * int64_t{kLookupsMax};
+      if (route.options.health < Health::kTcp) continue;
       checks += static_cast<int64_t>(backend.is_discovered() ? kOfName : backend.at.size());
     }
   }
-  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses) + checks);
+  return std::max(kReservedDescriptorsMin, 64 + workers * (2 + 3 * addresses) + checks + lookups);
 }
 
 int64_t Pipes(const Config& config, int64_t descriptors) {

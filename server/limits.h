@@ -13,7 +13,8 @@ namespace parkway {
 
 // Descriptors kept back: at least so many, for files and for connections on their way out, and more
 // where workers and addresses are many: each worker has an epoll and an eventfd, and per address a
-// socket, a reserve and, at max_conns, a client that waits for its place.
+// socket, a reserve and, at max_conns, a client that waits for its place. Where there are names, so
+// much for each lookup at a time as its sockets need.
 inline constexpr int64_t kReservedDescriptorsMin = 256;
 int64_t ReservedDescriptors(const Config& config, int workers);
 

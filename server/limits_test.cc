@@ -52,6 +52,20 @@ TEST(LimitsTest, ManyWorkersAndAddressesNeedMoreThemselves) {
   EXPECT_EQ(ReservedDescriptors(trial, 128), ReservedDescriptors(Proxy(3), 128));
 }
 
+TEST(LimitsTest, NamesNeedDescriptorsToBeLookedUp) {
+  Config config = Proxy();
+  config.routes[0].backends.resize(100);
+  for (Backend& backend : config.routes[0].backends) backend.at.resize(1);
+  EXPECT_EQ(ReservedDescriptors(config, 128), 64 + 128 * (2 + 3));
+  for (int names = 0; names < 2; ++names) {  // however many
+    config.routes[0].backends[names].at.clear();
+    config.routes[0].backends[names].question.name = "db.example.com";
+    EXPECT_EQ(ReservedDescriptors(config, 128), 64 + 128 * (2 + 3) + 3 * 64);
+  }
+  config.routes[0].options.health = Health::kTcp;
+  EXPECT_EQ(ReservedDescriptors(config, 128), 64 + 128 * (2 + 3) + 3 * 64 + 98 + 2 * 64);
+}
+
 TEST(LimitsTest, PipesTakeNoMoreThanTheirShareOfTheDescriptors) {
   Config config = Proxy();
   config.splice_memory = size_t{64} << 20;

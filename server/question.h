@@ -30,6 +30,9 @@ enum class DnsFamily : uint8_t { kAuto, kAny, kIpv4, kIpv6 };
 
 // Addresses that a question may have; what is more is left out.
 inline constexpr size_t kFoundMax = 1024;
+// So many lookups run at a time, with an epoll and a socket or two each; others wait for their
+// turn.
+inline constexpr int kLookupsMax = 64;
 
 }  // namespace parkway
 

@@ -29,8 +29,9 @@ struct Found {
 struct NameAnswer {
   std::vector<Found> found{};
   sched::Duration ttl{0};  // how long it holds, as the name server says
-  // Some part of it was not to be had: addresses that are missing may still be there.
-  bool is_partial = false;
+  // What part of it was not to be had, and why, for the operator: addresses that are missing may
+  // still be there. Empty: it is whole.
+  std::string why_partial{};
   // Where there is none: "no such name", for the operator.
   std::string why_none{};
 };

@@ -68,13 +68,14 @@ class ScriptedResolver final : public Resolver {
     host_.Note("lookup");
     if (lookup.kind == LookupPlan::Kind::kFails) return absl::UnavailableError("it fails");
     NameAnswer answer;
-    answer.is_partial = lookup.kind == LookupPlan::Kind::kPart;
+    const bool is_whole = lookup.kind != LookupPlan::Kind::kPart;
+    if (!is_whole) answer.why_partial = "a part fails";
     for (size_t i = 0; i < places_.size(); ++i) {
       const auto& named = lookup.backends;
       if (std::find(named.begin(), named.end(), i) != named.end()) {
         answer.found.push_back({.at = LoopbackAt(BackendPort(i))});
         places_[i] = {.serves = true};
-      } else if (!answer.is_partial && places_[i].serves && ++places_[i].missing == 2) {
+      } else if (is_whole && places_[i].serves && ++places_[i].missing == 2) {
         places_[i] = {.serves = false, .left_at = host_.Now()};
       }
     }
