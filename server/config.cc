@@ -60,8 +60,8 @@ DEFINE_string(dns_servers, "",
 DEFINE_string(dns_timeout, "1s",
               "How long a name server may take to answer. "
               "A duration, 10ms to 1m, of the first try; twice as long of the second, and so on. "
-              "The start, and a reload, wait as long for names that are new, and then go on "
-              "without. Raising it finds later that a server is dead.");
+              "The start, and a reload, wait three times as long for names that are new, and then "
+              "go on without. Raising it finds later that a server is dead.");
 DEFINE_int32(dns_tries, 3,
              "How often each name server is asked at most. "
              "A count, 1 to 10. Raising it outlasts more lost packets, and keeps a lookup going "

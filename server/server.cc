@@ -127,8 +127,10 @@ void Server::StartWorkers() {
   options.stall_after = config_.stall_report;
   options.on_stall = [this](const sched::StallReport& stall) { Report(sched::ToString(stall)); };
   if (config_.pin_cpus) options.cpus = sched::Scheduler::AllowedCpus();
-  constexpr int64_t kReloadRoom = 64 * static_cast<int64_t>(kFoundMax);
-  fibers_max_ = Fibers() + kReloadRoom;
+  // Room costs nothing: it is a number to which a count is compared. A route that is replaced
+  // counts twice for a while, and so all may; and each name, for its most addresses.
+  constexpr int64_t kReloadRoom = 1024 * static_cast<int64_t>(kFoundMax);
+  fibers_max_ = 2 * Fibers() + kReloadRoom;
   // Beyond sessions and those: on each worker ends that are not counted yet, a handshake that has
   // just begun its session, and who hands log lines on; and the server's own.
   options.fiber_count_max = descriptors_per_client_ * max_conns_ + fibers_max_ +

@@ -71,8 +71,8 @@ struct Platform {
 class Server final : private SessionOwner, private RouteOwner, private NameWatch::Owner {
  public:
   // Binds every listener, so that nothing serves if one of them cannot; starts the workers; waits
-  // for what names stand for, at most dns_timeout. Errors name the flag and the value. Call on the
-  // main thread.
+  // for what names stand for, at most 3 dns_timeout. Errors name the flag and the value. Call on
+  // the main thread.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config,
                                                        const Platform& platform = Platform());
   ~Server();  // REQUIRES: Run() returned
