@@ -16,4 +16,13 @@ bool MayBeLocal(const Kernel& kernel, const Endpoint& address) {
   return bound != -EADDRNOTAVAIL;
 }
 
+// Not by the source of a connected UDP socket, which is another one for an interface's secondary
+// addresses.
+bool IsLocal(const Kernel& kernel, const Endpoint& address) {
+  if (!MayBeLocal(kernel, address)) return false;
+  // Reserved (RFC 1112), and for what is to be discarded (RFC 6666).
+  const char* const nobodys = address.family() == AF_INET ? "240.0.0.1" : "100::1";
+  return !MayBeLocal(kernel, *Endpoint::ParseAddress(nobodys));
+}
+
 }  // namespace netpoll

@@ -14,6 +14,10 @@ namespace netpoll {
 // every address bound. Any thread; never blocks. REQUIRES: an IPv4 or IPv6 address.
 bool MayBeLocal(const Kernel& kernel, const Endpoint& address);
 
+// Likewise, but false when it cannot be known, for which an address is bound, too, that is
+// nobody's.
+bool IsLocal(const Kernel& kernel, const Endpoint& address);
+
 }  // namespace netpoll
 
 #endif  // PARKWAY_NETPOLL_LOCAL_ADDRESS_H_

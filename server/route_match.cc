@@ -41,13 +41,20 @@ bool Serves(const Route& route, const netpoll::CompactEndpoint& client, const Cl
 
 bool ConnectsTo(const netpoll::Endpoint& backend, const Route& route) {
   for (const Listen& listen : route.listen) {
-    for (const netpoll::Endpoint& at : listen.at) {
-      const bool wildcard = at.is_any() && at.port() == backend.port() &&
-                            (at.dual_stack() || at.family() == backend.family());
-      if (at == backend || (wildcard && backend.is_loopback())) return true;
-    }
+    const auto& all = listen.at;
+    if (std::find(all.begin(), all.end(), backend) != all.end()) return true;
   }
-  return false;
+  return backend.is_loopback() && ConnectsIfLocal(backend, route);
+}
+
+bool ConnectsIfLocal(const netpoll::Endpoint& backend, const Route& route) {
+  const auto has_it = [&](const netpoll::Endpoint& at) {
+    return at.is_any() && at.port() == backend.port() &&
+           (at.dual_stack() || at.family() == backend.family());
+  };
+  return std::any_of(route.listen.begin(), route.listen.end(), [&](const Listen& listen) {
+    return std::any_of(listen.at.begin(), listen.at.end(), has_it);
+  });
 }
 
 std::vector<Question> QuestionsOf(const Route& route) {

@@ -22,6 +22,8 @@ bool MayServe(const Route& route, const netpoll::CompactEndpoint& client);
 
 // Whether what connects to `backend` comes to `route`, as far as it says where it listens.
 bool ConnectsTo(const netpoll::Endpoint& backend, const Route& route);
+// Whether it does if `backend` is an address of this machine.
+bool ConnectsIfLocal(const netpoll::Endpoint& backend, const Route& route);
 
 // The names of its backends that get sessions, each once.
 std::vector<Question> QuestionsOf(const Route& route);

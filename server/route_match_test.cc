@@ -63,5 +63,34 @@ TEST(RouteMatchTest, AllConditionsHaveToHold) {
   EXPECT_FALSE(Serves(route, kClient, {.server_name = "a"}));
 }
 
+TEST(RouteMatchTest, WhatConnectsToItself) {
+  struct Case {
+    const char* listen;
+    const char* backend;
+    bool connects;
+    bool if_local;
+  };
+  for (const Case& it : {Case{"10.0.0.1:80", "10.0.0.1:80", true, false},
+                         {"10.0.0.1:80", "10.0.0.2:80", false, false},
+                         {":80", "127.0.0.1:80", true, true},
+                         {":80", "[::1]:80", true, true},
+                         {":80", "10.0.0.1:80", false, true},
+                         {":80", "10.0.0.1:81", false, false},
+                         {":80", "127.0.0.1:81", false, false},
+                         {"0.0.0.0:80", "10.0.0.1:80", false, true},
+                         {"0.0.0.0:80", "[2001:db8::1]:80", false, false},
+                         {"[::]:80", "[2001:db8::1]:80", false, true},
+                         {"[::]:80", "10.0.0.1:80", false, false},
+                         {"unix:/a", "10.0.0.1:80", false, false},
+                         {"unix:/a", "unix:/a", true, false},
+                         {":80", "unix:/a", false, false}}) {
+    Route route;
+    route.listen.push_back({it.listen, {*netpoll::Endpoint::Parse(it.listen)}});
+    const netpoll::Endpoint backend = *netpoll::Endpoint::Parse(it.backend);
+    EXPECT_EQ(ConnectsTo(backend, route), it.connects) << it.listen << " " << it.backend;
+    EXPECT_EQ(ConnectsIfLocal(backend, route), it.if_local) << it.listen << " " << it.backend;
+  }
+}
+
 }  // namespace
 }  // namespace parkway

@@ -6,6 +6,7 @@
 #include <climits>
 #include <utility>
 
+#include "netpoll/local_address.h"
 #include "sched/check.h"
 #include "sched/fibers.h"
 #include "server/discovery.h"
@@ -126,22 +127,30 @@ void ServedRoute::SetBackend(const Backend& backend, const std::vector<Found>& f
   for (size_t i = 0; i < found.size(); ++i) {
     const netpoll::Endpoint at =
         backend.question.srv ? found[i].at : found[i].at.WithPort(backend.port);
-    if (ConnectsTo(at, config_)) continue;  // it would relay to itself
-    const auto known = before.find(at.ToString());
-    if (known == before.end()) AddTarget(backend, at);
-    Target& target = known == before.end() ? targets_.back() : *known->second;
-    target.weight = shares[i];
-    target.backup = backend.backup || found[i].priority > best;
-    if (known != before.end()) {
+    const std::string text = at.ToString();
+    Target* target = nullptr;
+    if (const auto known = before.find(text); known != before.end()) {
+      target = known->second;
       before.erase(known);
-    } else if (checks_ == Checks::kRunning) {
-      target.check.Start();
+    } else if (LeadsHere(at)) {
+      continue;  // it would relay to itself
+    } else {
+      AddTarget(backend, at);
+      target = &targets_.back();
+      if (checks_ == Checks::kRunning) target->check.Start();
     }
+    target->weight = shares[i];
+    target->backup = backend.backup || found[i].priority > best;
   }
   for (const auto& [name, target] : before) {
     target->gone = true;
     target->check.Stop();
   }
+}
+
+bool ServedRoute::LeadsHere(const netpoll::Endpoint& at) {
+  if (ConnectsTo(at, config_)) return true;
+  return ConnectsIfLocal(at, config_) && netpoll::IsLocal(owner_.poller().kernel(), at);
 }
 
 // --- Health.

@@ -74,7 +74,8 @@ class ServedRoute final : public SessionRoute, public NameWatch::User, private H
 
   // From here on the backends of that name are these. What they have in common with those before
   // goes on as it is, with its health and its sessions; a new one has not failed yet; one that has
-  // gone gets no more sessions, those that it has go on, and it is checked no more.
+  // gone gets no more sessions, those that it has go on, and it is checked no more. Asks the kernel
+  // about new ones where the route listens at all addresses.
   void SetAddresses(const Question& question, const std::vector<Found>& found) override;
 
   // Fibers that it may have at a time besides sessions.
@@ -153,6 +154,7 @@ class ServedRoute final : public SessionRoute, public NameWatch::User, private H
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetBackend(const Backend& backend, const std::vector<Found>& found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool LeadsHere(const netpoll::Endpoint& at);
   void SetMayFail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::string Standing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsDown(const netpoll::Endpoint& at);
