@@ -27,6 +27,21 @@ void HealthCheck::Stop() {
   if (conn_ != nullptr) conn_->Close();  // queues fibers, and takes no lock of ours
 }
 
+// The fiber uses nothing of this after it has said, under the lock, that it runs no more; and no
+// other begins while stopped_ holds.
+bool HealthCheck::Reset() {
+  sched::MutexLock lock(mu_);
+  if (running_) return false;
+  stopped_ = false;
+  upstream_.SetUp(true);
+  upstream_.NoteSuccess();
+  held_for_up_ = true;
+  against_ = 0;
+  step_at_ = sched::kNever;
+  step_.store(kSlowStartSteps, std::memory_order_relaxed);
+  return true;
+}
+
 bool HealthCheck::Launch() {
   running_ = sched::Spawn([this] { Run(); });
   return running_;

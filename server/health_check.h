@@ -52,6 +52,9 @@ class HealthCheck {
   void Start();
   // No check and no change from here on; its fiber ends soon. From any fiber; never blocks.
   void Stop();
+  // After Stop: from here on all is as if it had never been used, and Start may be called again.
+  // False, and nothing has changed: its fiber has not ended yet. Any thread.
+  bool Reset();
   // Whether connects that fail may take it down. Any thread.
   void SetMayFail(bool may_fail) {
     may_fail_.store(may_fail && options_.health != Health::kOff, std::memory_order_relaxed);
@@ -83,7 +86,7 @@ class HealthCheck {
   std::atomic<bool> may_fail_{false};       // relaxed: a failure more or less
   std::atomic<int> step_{kSlowStartSteps};  // relaxed: a lineup is built after it is stored
 
-  // The fiber's own.
+  // The fiber's own; while none runs, of who holds mu_.
   bool held_for_up_ = true;  // when it judged last
   int against_ = 0;          // results in a row that speak against that
   sched::Deadline check_at_ = sched::kNever;

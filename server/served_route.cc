@@ -116,8 +116,9 @@ void ServedRoute::SetAddresses(const Question& question, const std::vector<Found
 // A reload brings the same addresses again, and changes nothing.
 void ServedRoute::SetBackend(const Backend& backend, const std::vector<Found>& found) {
   std::map<std::string, Target*> before;
+  std::map<std::string, Target*> left;  // that have gone, with sessions
   for (Target& target : targets_) {
-    if (&target.config == &backend && !target.gone) before[target.name()] = &target;
+    if (&target.config == &backend) (target.gone ? left : before)[target.name()] = &target;
   }
   int best = INT_MAX;
   for (const Found& one : found) best = std::min(best, one.priority);
@@ -135,8 +136,14 @@ void ServedRoute::SetBackend(const Backend& backend, const std::vector<Found>& f
     } else if (LeadsHere(at)) {
       continue;  // it would relay to itself
     } else {
-      AddTarget(backend, at);
-      target = &targets_.back();
+      const auto gone = left.find(text);
+      if (gone != left.end() && gone->second->check.Reset()) {
+        target = gone->second;
+        target->gone = false;
+      } else {
+        AddTarget(backend, at);
+        target = &targets_.back();
+      }
       if (checks_ == Checks::kRunning) target->check.Start();
     }
     target->weight = shares[i];

@@ -74,8 +74,9 @@ class ServedRoute final : public SessionRoute, public NameWatch::User, private H
 
   // From here on the backends of that name are these. What they have in common with those before
   // goes on as it is, with its health and its sessions; a new one has not failed yet; one that has
-  // gone gets no more sessions, those that it has go on, and it is checked no more. Asks the kernel
-  // about new ones where the route listens at all addresses.
+  // gone gets no more sessions, those that it has go on, and it is checked no more. One that comes
+  // back is a new one with the sessions that it still has. Asks the kernel about new ones where the
+  // route listens at all addresses.
   void SetAddresses(const Question& question, const std::vector<Found>& found) override;
 
   // Fibers that it may have at a time besides sessions.

@@ -222,6 +222,21 @@ class Records(DnsTest):
         self.assert_echoes(client)
         client.close()
 
+    def test_who_comes_back_has_the_sessions_that_it_had(self):
+        self.backends(2, 3)
+        self.names.set_hosts("db", 2)
+        daemon = self.route(self.host() + "/max=1", servers=[self.names.address])
+        client = self.connect(daemon)
+        self.assertEqual(recv_exactly(client, 1), b"\2")
+        self.names.set_hosts("db", 3)
+        daemon.wait_for_line(r"name db\.p\.test removed 127\.0\.0\.2 \(1 in all\)$")
+        self.names.set_hosts("db", 2, 3)
+        daemon.wait_for_line(r"name db\.p\.test added 127\.0\.0\.2 \(2 in all\)$")
+        self.assertEqual(self.serving(daemon), {3})
+        self.assert_echoes(client)
+        client.close()
+        self.await_serving(daemon, 2, 3)
+
     def test_a_name_that_stops_resolving_keeps_its_addresses(self):
         self.backends(2)
         self.names.set_hosts("db", 2)
