@@ -377,7 +377,7 @@ Server::Watches Server::NewWatches(const Config& next) {
 
 // Begins to ask, and waits for the first answers, or until it is known that there is none, so that
 // what serves has its backends; at most three times dns_timeout: so long it takes to pass over a
-// name server that is silent, and some more.
+// name server that is silent, and some more. Service managers do not wait for ever.
 void Server::Watch(const Watches& watches) {
   int worker = 0;
   for (const auto& watch : watches) {
@@ -385,7 +385,9 @@ void Server::Watch(const Watches& watches) {
         scheduler_->SpawnOn(worker++ % WorkerCount(), [name = watch.get()] { name->Run(); });
     PARKWAY_CHECK(spawned, worker);
   }
-  const sched::Deadline until = sched::After(platform_.host->Now(), 3 * config_.dns_timeout);
+  constexpr sched::Duration kMost = std::chrono::seconds(30);
+  const sched::Duration patience = std::min<sched::Duration>(3 * config_.dns_timeout, kMost);
+  const sched::Deadline until = sched::After(platform_.host->Now(), patience);
   const auto wait = [&] {
     return std::any_of(watches.begin(), watches.end(),
                        [](const auto& watch) { return !watch->answered(); });
