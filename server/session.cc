@@ -38,7 +38,7 @@ Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts)
 }
 
 // Idle ones are counted by the million.
-static_assert(sizeof(Session) <= 136 && sizeof(Session::Half) <= 80);
+static_assert(sizeof(Session) <= 136 && sizeof(Session::Half) <= 72);
 
 Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
                               SessionFacts&& facts) {

@@ -161,23 +161,24 @@ class Session {
     }
 
     Session& session;
-    netpoll::Conn source;
+    // Its last bytes are unused: `unsent` lies there.
+    [[no_unique_address]] netpoll::Conn source;
+    // Bytes in the target's send queue when this half was last seen blocked there, at least 1;
+    // else 0.
+    std::atomic<int32_t> unsent{0};
     // When bytes last moved, in nanoseconds; stored and loaded by both halves. Relaxed: a late look
     // only delays a timeout, and where it must not be late something else orders it
     // (NoteUnreadBytes, NoteTakenBytes).
     std::atomic<int64_t> last_activity{0};
-    // Bytes in the target's send queue when this half was last seen blocked there, at least 1;
-    // else 0.
-    std::atomic<int32_t> unsent{0};
+    // What the target's kernel has taken. Stored by this half (Count), loaded by the log, too;
+    // relaxed: the last look comes after the half has left.
+    std::atomic<int64_t> bytes{0};
     // A FIN was sent to the target.
     std::atomic<bool> finished{false};
     // A write told this half that the target broke; the other half, which reads there, may not be.
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
-    // What the target's kernel has taken. Stored by this half (Count), loaded by the log, too;
-    // relaxed: the last look comes after the half has left.
-    std::atomic<int64_t> bytes{0};
     // The half's own. Of kDrops, kSplices and kPaces: what is not done plainly. 0 for most.
     uint8_t ways = 0;
     // The half's own. Reads that filled the buffer, while it is copied.
