@@ -7,7 +7,6 @@ long it took until everybody was served at once again.
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import resource
@@ -24,10 +23,9 @@ sys.path.insert(0, str(Path(__file__).absolute().parent))
 from harness import (  # noqa: E402
     HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, DaemonTest, EarlyEnd, Parallel, Pattern, address_of,
     break_connections, enter_namespace, free_port, in_parallel, main, recv_exactly, reset,
-    sockaddr_of, wait_until)
+    sockaddr_of, wait_until, within)
 
 UNIT = Path(__file__).absolute().parent.parent.parent / "deploy/parkway.service"
-CLONE_NEWNET = 0x40000000
 
 CHECKS = (f"health=tcp health_interval=200ms health_timeout={300 * SLOW}ms "
           r"health_send=PING\r\n health_expect=+PONG")
@@ -157,9 +155,7 @@ class Cable:
     HERE, THERE, NOBODY = "10.77.0.1", "10.77.0.2", "10.77.0.9"
 
     def lay_cable(self):
-        self.there = self.run_program("unshare", "--net", "sleep", "inf")
-        ours, theirs = (f"/proc/{pid}/ns/net" for pid in ("self", self.there.pid))
-        wait_until(lambda: os.readlink(ours) != os.readlink(theirs), "there is another namespace")
+        self.there = self.new_namespace()
         run(*f"ip link add here type veth peer name there netns {self.there.pid}".split())
         self.addCleanup(subprocess.run, ["ip", "link", "del", "here"], check=False,
                         stderr=subprocess.DEVNULL)  # it may have gone with the namespace
@@ -171,17 +167,7 @@ class Cable:
         return f"nsenter --net=/proc/{self.there.pid}/ns/net"
 
     def over_there(self, function, *arguments):
-        """Its result; a socket that it opens stays there."""
-        results = []
-
-        def call():
-            with open(f"/proc/{self.there.pid}/ns/net") as namespace:
-                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) != 0:
-                    raise AssertionError("setns failed")
-            results.append(function(*arguments))
-
-        in_parallel(call)  # on a thread: a namespace is entered by one
-        return results[0]
+        return within(self.there, function, *arguments)
 
 
 class Backends(FaultTest):

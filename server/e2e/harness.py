@@ -34,6 +34,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 PR_CAPBSET_DROP = 24
+CLONE_NEWNET = 0x40000000
 IP_BIND_ADDRESS_NO_PORT = 24  # which Python has not
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -705,6 +706,13 @@ class DaemonTest(unittest.TestCase):
         self._programs.append(program)
         return program
 
+    def new_namespace(self):
+        """A process in a network namespace of its own, which lasts as long."""
+        program = self.run_program("unshare", "--net", "sleep", "inf")
+        ours, its = (f"/proc/{pid}/ns/net" for pid in ("self", program.pid))
+        wait_until(lambda: os.readlink(ours) != os.readlink(its), "there is another namespace")
+        return program
+
     def log_of(self, program):
         number = self._programs.index(program)
         return Path(self.folder(), f"program{number}.log").read_text(errors="replace")
@@ -801,6 +809,20 @@ def enter_namespace(*tools):
         os.environ["PARKWAY_IN_NAMESPACE"] = "1"
         os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def within(namespace, function, *arguments):
+    """Its result, in the network namespace of that process; a socket that it opens stays there."""
+    results = []
+
+    def call():
+        with open(f"/proc/{namespace.pid}/ns/net") as file:
+            if ctypes.CDLL(None).setns(file.fileno(), CLONE_NEWNET) != 0:
+                raise AssertionError("setns failed")
+        results.append(function(*arguments))
+
+    in_parallel(call)  # on a thread: a namespace is entered by one
+    return results[0]
 
 
 def in_namespace():

@@ -6,8 +6,6 @@ Three network namespaces: this one is the router where the daemon runs, on its l
 its right is nginx, at several addresses and ports, which says where it was reached and by whom.
 """
 
-import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -19,10 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 from harness import (  # noqa: E402
-    KIB, PATIENCE, DaemonTest, address_of, enter_namespace, in_parallel, main, recv_exactly,
-    recv_to_end, reset, run_parkway, sockaddr_of, wait_until)
+    KIB, DaemonTest, address_of, enter_namespace, in_parallel, main, recv_exactly, recv_to_end,
+    reset, run_parkway, within)
 
-CLONE_NEWNET = 0x40000000
 CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
 
 NGINX = """
@@ -107,13 +104,11 @@ class Router(DaemonTest):
 
     def lay_cable(self, name, ours, theirs):
         """Another namespace, whose way to everywhere is through here."""
-        there = self.run_program("unshare", "--net", "sleep", "inf")
-        here, other = (f"/proc/{pid}/ns/net" for pid in ("self", there.pid))
-        wait_until(lambda: os.readlink(here) != os.readlink(other), f"a namespace {name}")
+        there = self.new_namespace()
         run(f"ip link add {name} type veth peer name {name} netns {there.pid}")
         self.addCleanup(subprocess.run, ["ip", "link", "del", name], check=False,
                         stderr=subprocess.DEVNULL)
-        enter = f"nsenter --net={other} "
+        enter = f"nsenter --net=/proc/{there.pid}/ns/net "
         for where, addresses in (("", ours), (enter, theirs)):
             for address in addresses:
                 size = "64 nodad" if ":" in address else "24"
@@ -125,26 +120,13 @@ class Router(DaemonTest):
         run(f"{enter}ip -6 route add default via {ours[1]}")
         return there
 
-    def within(self, namespace, function, *arguments):
-        """Its result; a socket that it opens stays there."""
-        results = []
-
-        def call():
-            with open(f"/proc/{namespace.pid}/ns/net") as file:
-                if ctypes.CDLL(None).setns(file.fileno(), CLONE_NEWNET) != 0:
-                    raise AssertionError("setns failed")
-            results.append(function(*arguments))
-
-        in_parallel(call)  # on a thread: a namespace is entered by one
-        return results[0]
-
     def start_nginx(self):
         config = Path(self.folder(), "nginx.conf")
         config.write_text(NGINX.format(folder=self.folder()))
         nginx = self.run_program("nsenter", f"--net=/proc/{self.right.pid}/ns/net", "nginx", "-p",
                                  self.folder(), "-c", str(config))
-        self.within(self.right, self.await_listening, f"{self.FIRST}:80", nginx)
-        self.within(self.right, self.await_listening, f"[{self.SIXTH}]:90", nginx)
+        within(self.right, self.await_listening, f"{self.FIRST}:80", nginx)
+        within(self.right, self.await_listening, f"[{self.SIXTH}]:90", nginx)
 
     # ---- The daemon, and the rules that lead to it.
 
@@ -177,7 +159,7 @@ class Router(DaemonTest):
     # ---- Clients.
 
     def client(self, to, namespace=None):
-        return self.within(namespace or self.left, self.connect, to)
+        return within(namespace or self.left, self.connect, to)
 
     def told(self, to, namespace=None):
         """What the server says to a client on the left."""
@@ -188,7 +170,7 @@ class Router(DaemonTest):
         return said.decode()
 
     def refused(self, to, namespace=None):
-        self.within(namespace or self.left, self.assert_refused, to)
+        within(namespace or self.left, self.assert_refused, to)
 
     def ended(self, daemon, **counts):
         daemon.await_descriptors(0)
@@ -218,7 +200,7 @@ class Redirected(Router):
                 self.ended(daemon, upstream_fin=1)
 
     def test_bytes_and_half_closes(self):
-        server = self.within(self.right, self.listen, self.SECOND)
+        server = within(self.right, self.listen, self.SECOND)
         port = server.getsockname()[1]
         daemon = self.route(f"allow_dst={self.SECOND}")
         self.apply(REDIRECT.replace("80-99", str(port)), daemon)
@@ -338,7 +320,7 @@ class Circles(Router):
         self.refused(f"{self.ROUTER}:8125")
         self.refused(f"{self.TOWARDS}:8124")
         # Another machine's with such a port is none either.
-        server = self.within(self.right, socket.create_server, (self.FIRST, 8123))
+        server = within(self.right, socket.create_server, (self.FIRST, 8123))
         self.keep(server)
         client = self.client(f"{self.FIRST}:8123")
         self.assert_relays(client, backend := self.accept(server))
@@ -528,7 +510,7 @@ class ClientsAsSources(Router):
         self.ended(daemon, upstream_fin=1)
 
     def test_checks_come_from_this_machine(self):
-        server = self.within(self.right, self.listen, self.FIRST)
+        server = within(self.right, self.listen, self.FIRST)
         self.given("health=tcp health_interval=50ms", address_of(server))
         check, (source, _) = server.accept()
         check.close()
