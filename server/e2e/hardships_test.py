@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).absolute().parent))
 
 import faults_test  # noqa: E402
 from harness import (  # noqa: E402
-    HOST, KIB, MIB, PATIENCE, SANITIZED, SLOW, Parallel, Pattern, address_of, enter_namespace, fill,
+    HOST, KIB, MIB, PATIENCE, SLOW, Parallel, Pattern, address_of, enter_namespace, fill,
     in_parallel, main, recv_exactly, wait_until)
 
 
@@ -268,8 +268,6 @@ class Memory(HardshipTest):
     LIMIT = 12 * MIB
 
     def in_group(self, *flags):
-        if SANITIZED:
-            self.skip("a sanitizer's memory is not the daemon's")
         group = self.group("memory")
         group.set("memory.limit_in_bytes", "memory.max", self.LIMIT)
         if group.is_v2:
@@ -317,8 +315,6 @@ class Memory(HardshipTest):
     def test_its_own_memory(self):
         self.set_kernel("tcp_wmem", "4096 16384 16384")
         self.set_kernel("tcp_rmem", "4096 131072 131072")
-        if SANITIZED:
-            self.skip("a sanitizer's memory is not the daemon's")
         server = self.listen()
         daemon = self.proxy(server, flags=("--workers=2", "--memory_budget=4MiB", "--splice_memory=0",
                                            "--overload=reset"))
