@@ -266,12 +266,12 @@ IoResult Conn::Writer::ShutdownWrite() {
 
 // --- Connecting.
 
-IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline,
-                       const ConnectOptions& options) {
+IoResult Conn::Connect(const Endpoint& to, sched::Deadline deadline, const ConnectOptions& options,
+                       const std::function<void()>* begun) {
   const internal::Socket::Hold hold(socket_, Direction::kWrite);
   if (!hold) return kIsClosed;
   socket_.SetDeadlineHeld(Direction::kWrite, deadline);
-  const IoResult result = ConnectHeld(to, deadline, options);
+  const IoResult result = ConnectHeld(to, deadline, options, begun);
   socket_.SetDeadlineHeld(Direction::kWrite, sched::kNever);
   return result;
 }
@@ -294,7 +294,7 @@ void Conn::GiveTurn() {
 }
 
 IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline,
-                           const ConnectOptions& options) {
+                           const ConnectOptions& options, const std::function<void()>* begun) {
   const Kernel& kernel = socket_.kernel();
   const int fd = kernel.Socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return IoResult::FromErrno(-fd);
@@ -318,7 +318,7 @@ IoResult Conn::ConnectHeld(const Endpoint& to, sched::Deadline deadline,
     started = kernel.Connect(fd, to.data(), to.size());
   }
   if (started != 0 && started != -EINPROGRESS) return IoResult::FromErrno(-started);
-  if (options.begun != nullptr) (*options.begun)();
+  if (begun != nullptr) (*begun)();
   if (started == 0) return {};
   for (;;) {
     const IoResult waited = socket_.Await(Direction::kWrite, sched::WaitReason::kConnect);

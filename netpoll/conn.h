@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "netpoll/endpoint.h"
@@ -53,9 +54,12 @@ class Conn {
   // Connects; tells TCP to send without delay. Errors: kTimeout at `deadline`, kClosed by Close(),
   // kReset or kError with the errno (ECONNREFUSED is kError; EADDRNOTAVAIL: options.source has no
   // free port for `to`, or is no address of this machine any more). After an error, but not
-  // kClosed, Connect may be tried again. `options` mean nothing to a Unix socket.
+  // kClosed, Connect may be tried again. `options` mean nothing to a Unix socket. `begun`, if there
+  // is one, is called when the kernel has begun to connect, so that local() says from where; it
+  // must not block.
   IoResult Connect(const Endpoint& to, sched::Deadline deadline,
-                   const ConnectOptions& options = ConnectOptions());
+                   const ConnectOptions& options = ConnectOptions(),
+                   const std::function<void()>* begun = nullptr);
   // Not connected: blocks until GiveTurn() (kOk), `deadline` (kTimeout) or Close() (kClosed). For
   // those that have to wait before they may connect. A turn given before is not lost.
   IoResult AwaitTurn(sched::Deadline deadline);
@@ -228,7 +232,8 @@ class Conn {
   void LookWhereItRuns();
   IoResult SendHeld(std::span<const std::byte> data);
   IoResult SendvHeld(std::span<iovec> buffers);
-  IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline, const ConnectOptions& options);
+  IoResult ConnectHeld(const Endpoint& to, sched::Deadline deadline, const ConnectOptions& options,
+                       const std::function<void()>* begun);
   bool NoMoreEdges() const;
   bool CanSplice() const;
   int64_t BytesIn(unsigned long queue);

@@ -5,7 +5,6 @@
 #define PARKWAY_NETPOLL_SOCKET_OPTIONS_H_
 
 #include <cstdint>
-#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -41,9 +40,6 @@ struct ConnectOptions {
   // The source may be another machine's, of which the answers have to be led back here. Needs
   // CAP_NET_RAW or CAP_NET_ADMIN.
   bool transparent = false;
-  // Called when the kernel has begun to connect, so that the connection has its addresses
-  // (Conn::local). Must not block. nullptr: nothing is called.
-  const std::function<void()>* begun = nullptr;
 };
 
 // Sets them on a TCP socket that neither listens nor is connected; what a listener accepts inherits

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "sched/fibers.h"
 #include "server/destinations.h"
@@ -15,11 +16,13 @@ using netpoll::IoResult;
 
 namespace {
 
-// Not from where nothing leads to `to`: the kernel would refuse to connect, which is no word of the
-// backend's.
-bool MayBeSource(const Endpoint& client, const Endpoint& to) {
-  if (to.is_unix() || client.family() != to.family()) return false;
-  return client.is_loopback() ? to.is_loopback() : !IsSpecial(client);
+// The client's address. None from where nothing leads to `to`: the kernel would refuse to connect,
+// which is no word of the backend's.
+std::optional<Endpoint> SourceOf(const netpoll::CompactEndpoint& client, const Endpoint& to) {
+  if (to.is_unix() || client.family() != to.family()) return std::nullopt;
+  const Endpoint source = client.Expand().WithPort(0);
+  const bool leads = source.is_loopback() ? to.is_loopback() : !IsSpecial(source);
+  return leads ? std::optional(source) : std::nullopt;
 }
 
 }  // namespace
@@ -72,14 +75,12 @@ absl::Status Connector::Check(const netpoll::Kernel& kernel, const Route& route)
 IoResult Connector::Connect(netpoll::Conn& conn, const Endpoint& to, sched::Deadline deadline,
                             const Caller& caller) {
   const Ways& ways = WaysTo(to.family());
-  const Endpoint client = from_client_ ? caller.client.Expand() : Endpoint();
-  const bool from_client = from_client_ && MayBeSource(client, to);
+  const auto source = from_client_ ? SourceOf(caller.client, to) : std::nullopt;
   const auto connect_by = [&](const ConnectOptions& way) {
-    if (!from_client && caller.begun == nullptr) return conn.Connect(to, deadline, way);
+    if (!source) return conn.Connect(to, deadline, way, caller.begun);
     ConnectOptions own = way;
-    if (from_client) own.source = client.WithPort(0);
-    own.begun = caller.begun;
-    return conn.Connect(to, deadline, own);
+    own.source = *source;
+    return conn.Connect(to, deadline, own, caller.begun);
   };
   const uint32_t turn = ways.size() > 1 ? turn_.fetch_add(1, std::memory_order_relaxed) : 0;
   IoResult result = connect_by(ways[turn % ways.size()]);

@@ -26,7 +26,7 @@ netpoll::SocketOptions SocketOptionsOf(const RouteOptions& options, sched::Durat
 // Who wants a connection.
 struct Caller {
   netpoll::CompactEndpoint client{};             // for whom; names nothing: a check
-  const std::function<void()>* begun = nullptr;  // as netpoll::ConnectOptions has it
+  const std::function<void()>* begun = nullptr;  // as Conn::Connect has it
 };
 
 class Connector {
