@@ -340,6 +340,11 @@ uint16_t Endpoint::port() const {
   return 0;
 }
 
+bool Endpoint::CoversIfLocal(const Endpoint& other) const {
+  const bool has_family = family() == other.family() || (dual_stack() && !other.is_unix());
+  return is_any() && has_family && port() == other.port();
+}
+
 bool Endpoint::is_any() const {
   if (family() == AF_INET) {
     return reinterpret_cast<const sockaddr_in*>(&address_)->sin_addr.s_addr == htonl(INADDR_ANY);

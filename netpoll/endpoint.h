@@ -78,6 +78,10 @@ class Endpoint {
   // not depend on the sysctl net.ipv6.bindv6only.
   bool dual_stack() const { return dual_stack_; }
 
+  // It stands for all addresses of this machine, and who listens here takes what is for `other`, if
+  // that is one of them.
+  bool CoversIfLocal(const Endpoint& other) const;
+
   // For bind() and connect().
   const sockaddr* data() const { return reinterpret_cast<const sockaddr*>(&address_); }
   socklen_t size() const { return size_; }

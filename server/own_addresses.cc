@@ -18,8 +18,7 @@ bool OwnAddresses::Has(const netpoll::Endpoint& to) {
     sched::MutexLock lock(mu_);
     for (const netpoll::Endpoint& own : addresses_) {
       if (own == to) return true;
-      const bool has_family = own.family() == to.family() || own.dual_stack();
-      if_local |= own.is_any() && has_family && own.port() == to.port();
+      if_local |= own.CoversIfLocal(to);
     }
   }
   return if_local && (to.is_loopback() || netpoll::MayBeLocal(kernel_, to));

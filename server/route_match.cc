@@ -48,10 +48,7 @@ bool ConnectsTo(const netpoll::Endpoint& backend, const Route& route) {
 }
 
 bool ConnectsIfLocal(const netpoll::Endpoint& backend, const Route& route) {
-  const auto has_it = [&](const netpoll::Endpoint& at) {
-    return at.is_any() && at.port() == backend.port() &&
-           (at.dual_stack() || at.family() == backend.family());
-  };
+  const auto has_it = [&](const netpoll::Endpoint& at) { return at.CoversIfLocal(backend); };
   return std::any_of(route.listen.begin(), route.listen.end(), [&](const Listen& listen) {
     return std::any_of(listen.at.begin(), listen.at.end(), has_it);
   });
