@@ -19,6 +19,7 @@
 #include "sched/check.h"
 #include "sched/fibers.h"
 #include "sched/parking_lot.h"
+#include "server/bounded_count.h"
 #include "server/dns_reply.h"
 
 namespace parkway {
@@ -336,21 +337,12 @@ DnsResolver::DnsResolver(const Options& options) : options_(options) {
 
 DnsResolver::~DnsResolver() { ares_library_cleanup(); }
 
-// One of kLookupsMax, or none is free.
-bool DnsResolver::TryBegin() {
-  int running = running_.load(std::memory_order_seq_cst);
-  while (running < kLookupsMax) {
-    if (running_.compare_exchange_weak(running, running + 1, std::memory_order_seq_cst))
-      return true;
-  }
-  return false;
-}
-
 void DnsResolver::Begin() {
   constexpr auto full = [](void* running) {
-    return static_cast<std::atomic<int>*>(running)->load(std::memory_order_seq_cst) >= kLookupsMax;
+    return IsAt(kLookupsMax,
+                static_cast<std::atomic<int64_t>*>(running)->load(std::memory_order_seq_cst));
   };
-  while (!TryBegin()) {
+  while (!TakeOne(kLookupsMax, running_)) {
     sched::CurrentParkingLot().Wait(&running_, sched::WaitReason::kLock, full, &running_);
   }
 }

@@ -44,12 +44,11 @@ class DnsResolver final : public Resolver {
                                     const std::atomic<bool>& cancelled) override;
 
  private:
-  bool TryBegin();
   void Begin();
   void End();
 
   const Options options_;
-  std::atomic<int> running_{0};
+  std::atomic<int64_t> running_{0};
 };
 
 }  // namespace parkway

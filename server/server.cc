@@ -8,6 +8,7 @@
 #include "sched/check.h"
 #include "sched/fibers.h"
 #include "sched/parking_lot.h"
+#include "server/bounded_count.h"
 #include "server/limits.h"
 #include "server/notify.h"
 #include "server/route_match.h"
@@ -36,18 +37,6 @@ netpoll::Endpoint DestinationOf(Conn& client, bool transparent) {
   const netpoll::Endpoint there =
       netpoll::CompactEndpoint(client.original_destination(here.family())).Expand();
   return there == here ? netpoll::Endpoint() : there;
-}
-
-// Whether so many are all there may be; 0: there is no limit.
-bool IsAt(int64_t most, int64_t count) { return most > 0 && count >= most; }
-
-// Counts one more, unless there are `most`.
-bool TakeOne(int64_t most, std::atomic<int64_t>& count) {
-  int64_t before = count.load(std::memory_order_seq_cst);
-  do {
-    if (IsAt(most, before)) return false;
-  } while (!count.compare_exchange_strong(before, before + 1, std::memory_order_seq_cst));
-  return true;
 }
 
 }  // namespace
@@ -349,29 +338,34 @@ EndReason Server::AwaitTurn(const Door& door) {
   return AwaitPlace(door) ? EndReason::kNone : EndReason::kTooMany;
 }
 
-// In naps, since no event tells when others give memory back. False: the client does not wait, or a
-// reload took its address away.
-bool Server::AwaitMemory(const Door& door) {
+// Until `wait`, of an instant, says 0 for it and not how long to wait. In naps, since no event
+// tells when, and the daemon may drain. False: the client does not wait, or a reload took its
+// address away.
+template <class Wait>
+bool Server::AwaitInNaps(const Door& door, Wait wait) const {
   const bool resets = door.frontend->options.overload == Overload::kReset;
-  for (sched::Deadline now = sched::RoundTime(); !memory_.Admits(now); now = sched::Now()) {
+  for (sched::Deadline now = sched::RoundTime();; now = sched::Now()) {
+    const sched::Duration nap = wait(now);
+    if (nap == sched::Duration(0)) return true;
     if (resets) return false;
     if (!Accepts(door)) return !door.frontend->leaves.load(std::memory_order_seq_cst);
-    sched::SleepFor(MemoryBudget::kEvery);
+    sched::SleepFor(nap);
   }
-  return true;
 }
 
-// In short naps, since the daemon may drain. Nobody reserves a turn: who resets clients instead of
-// waiting has the same chance.
-bool Server::AwaitRate(RateLimit& rate, const Door& door) {
+bool Server::AwaitMemory(const Door& door) {
+  return AwaitInNaps(door, [this](sched::Deadline now) {
+    return memory_.Admits(now) ? sched::Duration(0) : MemoryBudget::kEvery;
+  });
+}
+
+// Nobody reserves a turn: who resets clients instead of waiting has the same chance.
+bool Server::AwaitRate(RateLimit& rate, const Door& door) const {
   constexpr sched::Duration kNap = std::chrono::milliseconds(20);
-  const bool resets = door.frontend->options.overload == Overload::kReset;
-  for (sched::Deadline now = sched::RoundTime(); !rate.Take(now); now = sched::Now()) {
-    if (resets) return false;
-    if (!Accepts(door)) return !door.frontend->leaves.load(std::memory_order_seq_cst);
-    sched::SleepFor(std::clamp<sched::Duration>(rate.When(now) - now, kNap / 20, kNap));
-  }
-  return true;
+  return AwaitInNaps(door, [&](sched::Deadline now) {
+    return rate.Take(now) ? sched::Duration(0)
+                          : std::clamp<sched::Duration>(rate.When(now) - now, kNap / 20, kNap);
+  });
 }
 
 // A client takes its place after it was accepted: if a door took one before, those that wait for a

@@ -206,9 +206,11 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   EndReason AwaitTurn(const Door& door);
   Entrance AdmitInTurn(const netpoll::CompactEndpoint& peer, Door& door);
   static bool HasRoute(const ServedRoute* route, Door& door);
+  template <class Wait>
+  bool AwaitInNaps(const Door& door, Wait wait) const;
   bool AwaitMemory(const Door& door);
   bool HasMemory();
-  bool AwaitRate(RateLimit& rate, const Door& door);
+  bool AwaitRate(RateLimit& rate, const Door& door) const;
   bool AwaitPlace(const Door& door);
   bool TakePlace(const Door& door);
   void LeavePlace(Listening& listening);
