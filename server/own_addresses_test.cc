@@ -22,6 +22,7 @@ class OwnAddressesTest : public testing::Test {
  protected:
   void Own(const std::vector<std::string>& texts) {
     std::vector<Endpoint> addresses;
+    addresses.reserve(texts.size());
     for (const std::string& text : texts) addresses.push_back(*Endpoint::Parse(text));
     own_.Set(addresses);
   }

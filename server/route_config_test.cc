@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/route_config.h"
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -81,7 +82,7 @@ TEST(RouteConfigTest, NamesHaveLabels) {
   Good("x listen=:1 to=srv:" + label + "." + label);
   for (const std::string& name :
        {std::string("a..b"), std::string(".a"), std::string("."), label + "a", std::string("a,"),
-        std::string("a.."), label + "." + label + "." + label + "." + label}) {
+        std::string("a.."), absl::StrCat(label, ".", label, ".", label, ".", label)}) {
     EXPECT_NE(Bad("x listen=:1 to=srv:" + name), "") << name;
   }
 }
