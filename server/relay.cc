@@ -68,10 +68,16 @@ Relay::Step Relay::Move() {
 }
 
 [[gnu::noinline]] Relay::Step Relay::MoveByOtherWays() {
+  const sched::Deadline at = sched::RoundTime();  // of the read: a slow target takes longer
   const std::span<std::byte> scratch = buffers().Scratch().first(session_.route().slice);
   const Step step = (half_.ways & Session::kDrops) != 0     ? Drop(scratch)
                     : (half_.ways & Session::kSplices) != 0 ? Splice(scratch)
                                                             : Copy(scratch);
+  const bool moved = step.result.ok() || !step.reading;
+  if (moved && (half_.ways & Session::kIsFirst) != 0) {
+    half_.ways &= ~Session::kIsFirst;
+    session_.NoteFirst(at);
+  }
   if (step.result.ok() && (half_.ways & Session::kPaces) != 0) Throttle();
   return step;
 }
@@ -96,7 +102,7 @@ Relay::Step Relay::Move() {
 
 Relay::Step Relay::Drop(std::span<std::byte> scratch) {
   const IoResult read = reader_.TryRead(scratch);
-  (void)half_.Count(read.bytes);
+  half_.Count(read.bytes);
   return {read, /*reading=*/true};
 }
 
@@ -182,7 +188,7 @@ IoResult Relay::SendBy(Try try_once) {
   for (;;) {
     const IoResult sent = try_once();
     if (sent.status != IoStatus::kTimeout) {
-      session_.NoteSent(half_, sent.bytes);
+      half_.Count(sent.bytes);
       return sent;
     }
     target_.SetWriteDeadline(sched::kNever);

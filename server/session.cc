@@ -83,18 +83,23 @@ void Session::Run() {
 
 void Session::RunNew(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
+  Session& session = half.session;
   half.resume = &RunWoken;
-  if (half.session.owner_.large_flows.from_start) {
+  if (session.owner_.large_flows.from_start) {
     half.ways |= kSplices;
     half.splices_left = kSmallSplicesMax;
   }
-  if (half.session.route_.discards) half.ways |= kDrops;
-  if (half.session.route_.throttled) half.ways |= kPaces;
+  if (session.route_.discards) {
+    half.ways |= kDrops;
+  } else if (&half == &session.half(session.halves() - 1)) {
+    half.ways |= kIsFirst;
+  }
+  if (session.route_.throttled) half.ways |= kPaces;
   NoteActivity(half, sched::RoundTime());
   // The client's half looks after the silence of both until it ends (LimitTheOtherHalf).
-  if (&half == &half.session.half(0)) half.session.LimitReading(half.source);
+  if (&half == &session.half(0)) session.LimitReading(half.source);
   Relay(half).Run();
-  half.session.Leave();
+  session.Leave();
 }
 
 void Session::RunWoken(sched::Continuation* continuation) {
@@ -207,9 +212,8 @@ int32_t Session::UnsentTo(Conn& target) {
   return static_cast<int32_t>(std::max<int64_t>(target.unsent_bytes(), 1));
 }
 
-[[gnu::noinline]] void Session::NoteFirstSent(const Half& half) {
-  if (&half != &this->half(halves() - 1)) return;
-  const SessionFacts::Span span = SessionFacts::SpanOf(sched::RoundTime() - facts_.began);
+void Session::NoteFirst(sched::Deadline at) {
+  const SessionFacts::Span span = SessionFacts::SpanOf(at - facts_.began);
   first_byte_us_.store(std::max<uint32_t>(span.count(), 1), std::memory_order_relaxed);
 }
 

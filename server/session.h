@@ -153,11 +153,10 @@ class Session {
   struct Half : sched::Continuation {
     explicit Half(Session& session_in) : session(session_in) {}
 
-    // How many bytes there were before these. On the half's own fiber.
-    int64_t Count(size_t more) {
-      const int64_t before = bytes.load(std::memory_order_relaxed);
-      bytes.store(before + static_cast<int64_t>(more), std::memory_order_relaxed);
-      return before;
+    // On the half's own fiber: no addition that locks the bus.
+    void Count(size_t more) {
+      bytes.store(bytes.load(std::memory_order_relaxed) + static_cast<int64_t>(more),
+                  std::memory_order_relaxed);
     }
 
     Session& session;
@@ -179,7 +178,8 @@ class Session {
     std::atomic<bool> target_broke{false};
     // The session's end reset the source, of which bytes were unread.
     std::atomic<bool> source_had_more{false};
-    // The half's own. Of kDrops, kSplices and kPaces: what is not done plainly. 0 for most.
+    // The half's own. Of kDrops, kSplices, kPaces and kIsFirst: what is not done plainly. Mostly 0,
+    // so that a request pays for one look at all of them.
     uint8_t ways = 0;
     // The half's own. Reads that filled the buffer, while it is copied.
     uint8_t full_reads = 0;
@@ -219,7 +219,8 @@ class Session {
     if (route_.discards) return 0;
     return half(halves() - 1).bytes.load(std::memory_order_relaxed);
   }
-  // From the beginning to the first byte for the client; 0: there was none. Any thread.
+  // From the beginning to when the first byte for the client was read, which is sent in the same
+  // scheduling round unless the client takes none; 0: there was none. Any thread.
   SessionFacts::Span first_byte() const {
     return SessionFacts::Span(first_byte_us_.load(std::memory_order_relaxed));
   }
@@ -264,6 +265,7 @@ class Session {
   static constexpr uint8_t kDrops = 1;
   static constexpr uint8_t kSplices = 2;
   static constexpr uint8_t kPaces = 4;
+  static constexpr uint8_t kIsFirst = 8;  // what it moves next is the first for the client
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts);
@@ -289,8 +291,7 @@ class Session {
   void NoteTakenBytes(sched::Deadline now);
   void NoteUnreadBytes(sched::Deadline now);
   static void NoteActivity(Half& half, sched::Deadline at);
-  void NoteSent(Half& half, size_t bytes);
-  void NoteFirstSent(const Half& half);
+  void NoteFirst(sched::Deadline at);
   static int32_t UnsentTo(netpoll::Conn& target);
   bool KeepWaiting(netpoll::Conn& conn, void (netpoll::Conn::*set_deadline)(sched::Deadline));
   void LimitReading(netpoll::Conn& source);
@@ -319,11 +320,6 @@ class Session {
   std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
 };
-
-// On the path of every request.
-inline void Session::NoteSent(Half& half, size_t bytes) {
-  if (__builtin_expect(half.Count(bytes) == 0, false) && bytes > 0) NoteFirstSent(half);
-}
 
 }  // namespace parkway
 
