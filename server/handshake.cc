@@ -84,7 +84,9 @@ EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   }
   if (refused == EndReason::kNone && HearsHellos(door)) {
     refused = ReceiveClientHello(client, hello);
-    facts.arrival->server_name = hello.server_name;
+    if (!hello.server_name.empty()) {
+      facts.arrival->server_name = std::make_unique<std::string>(hello.server_name);
+    }
   }
   client.SetReadDeadline(sched::kNever);
   return refused;
@@ -98,12 +100,12 @@ bool Server::HearsHellos(Door& door) {
 // For whom the client connects.
 EndReason Server::HearHeader(AcceptProxy accept, Handshake& handshake) {
   auto& [client, facts] = handshake;
-  auto header = std::make_unique<ProxyHeader>();
-  const EndReason refused = ReceiveProxyHeader(client, accept, *header);
+  ProxyHeader header;
+  const EndReason refused = ReceiveProxyHeader(client, accept, buffers, header);
   if (refused != EndReason::kNone) return refused;
   facts.arrival->proxy = facts.client;
-  if (header->has_addresses) facts.client = netpoll::CompactEndpoint(header->source);
-  facts.arrival->header = std::move(header);
+  if (header.has_addresses) facts.client = netpoll::CompactEndpoint(header.source);
+  facts.arrival->header = std::make_unique<ProxyHeader>(std::move(header));
   return EndReason::kNone;
 }
 

@@ -5,6 +5,7 @@
 #define PARKWAY_SERVER_PROXY_RECEIVE_H_
 
 #include "netpoll/conn.h"
+#include "server/buffer_pool.h"
 #include "server/end_reason.h"
 #include "server/proxy_header.h"
 
@@ -14,7 +15,8 @@ namespace parkway {
 // with the kernel for whoever reads next. kNone: it is in `header`; else why not, and the client is
 // not to be served (kDrain: somebody closed it). Blocks the fiber, until the client's read
 // deadline. REQUIRES: accept is not kOff.
-EndReason ReceiveProxyHeader(netpoll::Conn& client, AcceptProxy accept, ProxyHeader& header);
+EndReason ReceiveProxyHeader(netpoll::Conn& client, AcceptProxy accept, BufferPool& buffers,
+                             ProxyHeader& header);
 
 }  // namespace parkway
 

@@ -495,7 +495,8 @@ void Server::TurnAway(Conn& client, const SessionFacts& facts, const Entrance& e
 void Server::StartSession(Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   const bool is_known = facts.arrival != nullptr;
-  if (is_known && route.local) facts.arrival->header.reset();  // nobody is told
+  const bool tells = !route.local && route.config().options.send_proxy != SendProxy::kOff;
+  if (is_known && !tells) facts.arrival->header.reset();
   Session::Pointer session = Session::New(*this, route, std::move(client), std::move(facts));
   const int place =
       is_known ? list_.PlaceHere(session.get()) : list_.Place(session.get(), door.turn++);

@@ -240,9 +240,9 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   // handshake.cc: clients that have to say something first, and backends that are told of them.
   void StartHandshake(netpoll::Conn&& client, SessionFacts&& facts, Door& door);
   void Greet(Door& door, Handshakes::iterator place);
-  static EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
+  EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
   static bool HearsHellos(Door& door);
-  static EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
+  EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
   static void AwaitHandshakes(Door& door);
   void EndHandshakes();
   netpoll::IoResult Introduce(Session& session, const netpoll::Endpoint& to,

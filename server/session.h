@@ -132,11 +132,11 @@ struct SessionFacts {
       OwnConnections::Note made{};
     };
 
-    bool heard = false;                          // it had to say something
     netpoll::CompactEndpoint proxy{};            // that came for the client, if one did
-    std::unique_ptr<ProxyHeader> header{};       // what it said, until the backend is connected
-    std::string server_name{};                   // of the ClientHello; empty: none
+    std::unique_ptr<ProxyHeader> header{};       // what it said, until the backend has been told
+    std::unique_ptr<std::string> server_name{};  // of the ClientHello, if it has one
     std::unique_ptr<Destination> destination{};  // where it was going, if its route asks
+    bool heard = false;                          // it had to say something
   };
   std::unique_ptr<Arrival> arrival{};
   Listening* listener = nullptr;  // where it came to

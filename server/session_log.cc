@@ -43,7 +43,7 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) c
   if (facts.arrival != nullptr && facts.arrival->heard) {
     entry.greeted = true;
     entry.proxy = facts.arrival->proxy;
-    entry.server_name = facts.arrival->server_name;
+    if (facts.arrival->server_name != nullptr) entry.server_name = *facts.arrival->server_name;
   }
   entry.listener = facts.listener->name;
   entry.total = sched::RoundTime() - facts.began;
