@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admission.h"
 
+#include <optional>
+
 namespace parkway {
 
 Admission::Admission(const RouteOptions& options, uint64_t seed, const Admission* before)
@@ -27,6 +29,11 @@ bool Admission::IsWelcome(const netpoll::CompactEndpoint& client) const {
 EndReason Admission::Enter(const netpoll::CompactEndpoint& client, sched::Deadline now) {
   if (!IsWelcome(client)) return EndReason::kDenied;
   return sources_ == nullptr ? EndReason::kNone : sources_->Enter(client, now);
+}
+
+EndReason Admission::EnterUnheard(const netpoll::CompactEndpoint& client) {
+  if (!IsWelcome(client)) return EndReason::kDenied;
+  return sources_ == nullptr ? EndReason::kNone : sources_->Enter(client, std::nullopt);
 }
 
 void Admission::Leave(const netpoll::CompactEndpoint& client) {

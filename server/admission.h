@@ -22,15 +22,16 @@ class Admission {
   // sources go on if the limits are the same; or nullptr.
   Admission(const RouteOptions& options, uint64_t seed, const Admission* before);
 
-  // Whether the lists let it in. Any thread.
-  bool IsWelcome(const netpoll::CompactEndpoint& client) const;
-
   // kNone: it is let in, and counted until Leave. Else kDenied, kSourceTooMany or kSourceTooFast.
   // Any fiber; neither blocks for long.
   EndReason Enter(const netpoll::CompactEndpoint& client, sched::Deadline now);
+  // As Enter, while the client has to be heard: what it says may lead it to another route, so that
+  // it uses nothing of its source's rate here.
+  EndReason EnterUnheard(const netpoll::CompactEndpoint& client);
   void Leave(const netpoll::CompactEndpoint& client);
 
  private:
+  bool IsWelcome(const netpoll::CompactEndpoint& client) const;
   std::shared_ptr<SourceTable> Sources(uint64_t seed, const Admission* before) const;
 
   const int source_max_conns_;

@@ -31,13 +31,15 @@ netpoll::Endpoint LocalOf(Conn& client) {
 }  // namespace
 
 // The client has its place.
-void Server::StartHandshake(Conn&& client, SessionFacts&& facts, Door& door) {
+void Server::StartHandshake(Conn&& client, SessionFacts&& facts, const Entrance& meanwhile,
+                            Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   door.greeting.fetch_add(1, std::memory_order_seq_cst);
   Handshakes::iterator place;
   {
     sched::MutexLock lock(door.mu);
-    place = door.handshakes.insert(door.handshakes.end(), {std::move(client), std::move(facts)});
+    place = door.handshakes.insert(door.handshakes.end(),
+                                   {std::move(client), std::move(facts), meanwhile});
   }
   const bool spawned = sched::Spawn([this, &door, place] { Greet(door, place); });
   PARKWAY_CHECK(spawned, sessions_.load());  // fiber_count_max has room for every client's halves
@@ -51,11 +53,12 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
   {
     sched::MutexLock lock(door.mu);
     mine.splice(mine.end(), door.handshakes, place);  // from here on nobody else ends it
-    auto& [client, facts] = mine.front();
+    auto& [client, facts, meanwhile] = mine.front();
+    Leave(meanwhile, facts.client);  // its own place may be its source's last one
     if (client.closed()) entrance.refused = EndOfAll();
     if (entrance.refused == EndReason::kNone) entrance = Enter(facts.client, hello, door);
   }
-  auto& [client, facts] = mine.front();
+  auto& [client, facts, meanwhile] = mine.front();
   if (entrance.refused == EndReason::kNone) {
     StartSession(std::move(client), std::move(facts), *entrance.route, door);
   } else {
@@ -74,7 +77,7 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
 // All that the client has to say before it is known who serves it.
 EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   const RouteOptions& options = door.frontend->options;
-  auto& [client, facts] = handshake;
+  auto& [client, facts, meanwhile] = handshake;
   facts.arrival = std::make_unique<SessionFacts::Arrival>();
   facts.arrival->heard = true;
   client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
@@ -83,12 +86,24 @@ EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
     refused = HearHeader(options.accept_proxy, handshake);
   }
   if (refused == EndReason::kNone && HearsHellos(door)) {
-    refused = ReceiveClientHello(client, hello);
-    if (!hello.server_name.empty()) {
-      facts.arrival->server_name = std::make_unique<std::string>(hello.server_name);
-    }
+    refused = HearHello(door, handshake, hello);
   }
   client.SetReadDeadline(sched::kNever);
+  return refused;
+}
+
+// To whom it connects. Of whom a proxy told, the source is known only now.
+EndReason Server::HearHello(Door& door, Handshake& handshake, ClientHello& hello) {
+  auto& [client, facts, meanwhile] = handshake;
+  if (meanwhile.route == nullptr) {
+    sched::MutexLock lock(door.mu);
+    meanwhile = EnterUnheard(facts.client, door);
+  }
+  if (meanwhile.refused != EndReason::kNone) return meanwhile.refused;
+  const EndReason refused = ReceiveClientHello(client, hello);
+  if (!hello.server_name.empty()) {
+    facts.arrival->server_name = std::make_unique<std::string>(hello.server_name);
+  }
   return refused;
 }
 
@@ -99,7 +114,7 @@ bool Server::HearsHellos(Door& door) {
 
 // For whom the client connects.
 EndReason Server::HearHeader(AcceptProxy accept, Handshake& handshake) {
-  auto& [client, facts] = handshake;
+  auto& [client, facts, meanwhile] = handshake;
   ProxyHeader header;
   const EndReason refused = ReceiveProxyHeader(client, accept, buffers, header);
   if (refused != EndReason::kNone) return refused;

@@ -243,7 +243,7 @@ void Server::ServeDoor(Door& door) {
     SessionFacts facts = FactsOf(peer, door);
     const Entrance entrance = AdmitInTurn(peer, door);
     if (entrance.refused == EndReason::kNone) {
-      Begin(std::move(client), std::move(facts), entrance.route, door);
+      Begin(std::move(client), std::move(facts), entrance, door);
     } else {
       TurnAway(client, facts, entrance, door);
     }
@@ -278,7 +278,7 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
     SessionFacts facts = FactsOf(peer, door);
     const Entrance entrance = Admit(peer, door);
     if (entrance.refused == EndReason::kNone) {
-      Begin(std::move(client), std::move(facts), entrance.route, door);
+      Begin(std::move(client), std::move(facts), entrance, door);
     } else {
       LeavePlace(listening);
       TurnAway(client, facts, entrance, door);
@@ -430,31 +430,39 @@ bool Server::IsTrusted(const netpoll::CompactEndpoint& peer, Door& door) {
   return door.trusted != nullptr && door.trusted->Contains(peer.Expand());
 }
 
-// So that who is refused whatever it says need not be heard, and takes no place meanwhile.
-EndReason Server::RefusalUnheard(const netpoll::CompactEndpoint& peer, const Door& door) {
-  EndReason refusal = EndReason::kNoRoute;
+// The first route that may serve the client and has a place for its source counts it until it is
+// heard: so who is refused whatever it says takes no other place meanwhile. Else why the last one
+// has none.
+Server::Entrance Server::EnterUnheard(const netpoll::CompactEndpoint& client, const Door& door) {
+  Entrance entrance = {.refused = EndReason::kNoRoute, .unheard = true};
   for (ServedRoute* const route : door.routes) {
-    if (!MayServe(route->config(), peer)) continue;
-    if (route->admission().IsWelcome(peer)) return EndReason::kNone;
-    refusal = EndReason::kDenied;
+    if (!MayServe(route->config(), client)) continue;
+    entrance.refused = route->admission().EnterUnheard(client);
+    if (entrance.refused != EndReason::kNone) continue;
+    route->Hold();
+    entrance.route = route;
+    entrance.entered = true;
+    break;
   }
-  return refusal;
+  return entrance;
 }
 
-// kNone without a route: it is let in to be heard.
 Server::Entrance Server::Admit(const netpoll::CompactEndpoint& peer, Door& door) {
   if (door.frontend->options.accept_proxy != AcceptProxy::kOff) {
-    return {.refused = IsTrusted(peer, door) ? EndReason::kNone : EndReason::kUntrusted};
+    const bool is_trusted = IsTrusted(peer, door);
+    return {.refused = is_trusted ? EndReason::kNone : EndReason::kUntrusted, .unheard = true};
   }
   static const ClientHello* const kNotAsked = new ClientHello();
   sched::MutexLock lock(door.mu);
   if (!door.hears_hellos) return Enter(peer, *kNotAsked, door);
-  return {.refused = RefusalUnheard(peer, door)};
+  return EnterUnheard(peer, door);
 }
 
-void Server::Begin(Conn&& client, SessionFacts&& facts, ServedRoute* route, Door& door) {
-  if (route == nullptr) return StartHandshake(std::move(client), std::move(facts), door);
-  StartSession(std::move(client), std::move(facts), *route, door);
+void Server::Begin(Conn&& client, SessionFacts&& facts, const Entrance& entrance, Door& door) {
+  if (entrance.unheard) {
+    return StartHandshake(std::move(client), std::move(facts), entrance, door);
+  }
+  StartSession(std::move(client), std::move(facts), *entrance.route, door);
 }
 
 // The first route that serves the client has it, also to refuse it.

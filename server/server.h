@@ -117,10 +117,18 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
     std::atomic<int> accepting{0};    // of its doors, those that have not emptied their queue yet
     std::atomic<int> sockets{0};      // those that are not closed yet
   };
+  // Who is to serve a client, and holds it; or why nobody does.
+  struct Entrance {
+    EndReason refused = EndReason::kNone;
+    ServedRoute* route = nullptr;  // the one chosen, or that counts it meanwhile; held
+    bool entered = false;          // the client counts for it
+    bool unheard = false;          // which route serves it depends on what it has to say
+  };
   // A client that has not said yet for whom it connects, or to whom.
   struct Handshake {
     netpoll::Conn client;
     SessionFacts facts;
+    Entrance meanwhile;  // where its source counts it until it is heard
   };
   using Handshakes = std::list<Handshake>;
   // A listening socket, and the worker that accepts there.
@@ -141,12 +149,6 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
     bool hears_hellos ABSL_GUARDED_BY(mu) = false;  // one of them asks for it
     std::shared_ptr<const BlockSet> trusted ABSL_GUARDED_BY(mu);
     Handshakes handshakes ABSL_GUARDED_BY(mu);  // those that somebody may end
-  };
-  // Who is to serve a client, and holds it; or why nobody does.
-  struct Entrance {
-    EndReason refused = EndReason::kNone;
-    ServedRoute* route = nullptr;  // the one chosen; held. Nobody yet: the client has to be heard
-    bool entered = false;          // the client counts for it
   };
   // What a configuration makes of one address.
   struct Plan {
@@ -215,13 +217,13 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   bool TakePlace(const Door& door);
   void LeavePlace(Listening& listening);
   static bool IsTrusted(const netpoll::CompactEndpoint& peer, Door& door);
-  static EndReason RefusalUnheard(const netpoll::CompactEndpoint& peer, const Door& door)
+  static Entrance EnterUnheard(const netpoll::CompactEndpoint& client, const Door& door)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   static Entrance Admit(const netpoll::CompactEndpoint& peer, Door& door);
   static Entrance Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
                         Door& door) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   static void Leave(const Entrance& entrance, const netpoll::CompactEndpoint& client);
-  void Begin(netpoll::Conn&& client, SessionFacts&& facts, ServedRoute* route, Door& door);
+  void Begin(netpoll::Conn&& client, SessionFacts&& facts, const Entrance& entrance, Door& door);
   void TurnAway(netpoll::Conn& client, const SessionFacts& facts, const Entrance& entrance,
                 const Door& door);
   void StartSession(netpoll::Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door);
@@ -238,11 +240,13 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
   // handshake.cc: clients that have to say something first, and backends that are told of them.
-  void StartHandshake(netpoll::Conn&& client, SessionFacts&& facts, Door& door);
+  void StartHandshake(netpoll::Conn&& client, SessionFacts&& facts, const Entrance& meanwhile,
+                      Door& door);
   void Greet(Door& door, Handshakes::iterator place);
   EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
   static bool HearsHellos(Door& door);
   EndReason HearHeader(AcceptProxy accept, Handshake& handshake);
+  static EndReason HearHello(Door& door, Handshake& handshake, ClientHello& hello);
   static void AwaitHandshakes(Door& door);
   void EndHandshakes();
   netpoll::IoResult Introduce(Session& session, const netpoll::Endpoint& to,

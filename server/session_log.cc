@@ -77,7 +77,8 @@ void Server::Log(std::string_view event, Session& session) {
 // Of a client that no route was asked about, the first one of the address says what is wanted.
 void Server::LogTurnedAway(const SessionFacts& facts, const Entrance& entrance, const Door& door) {
   if (access_log_ == nullptr || !facts.listener->takes_place) return;
-  const Route* const route = entrance.route != nullptr ? &entrance.route->config() : nullptr;
+  const bool was_asked = entrance.route != nullptr && !entrance.unheard;
+  const Route* const route = was_asked ? &entrance.route->config() : nullptr;
   if (!Wants(route != nullptr ? route->options : door.frontend->options, "end", facts)) return;
   AccessEntry entry = EntryOf("end", facts);
   if (route != nullptr) entry.route = route->name;

@@ -47,7 +47,8 @@ SourceTable::Source* SourceTable::Place(const Source& source, Set& set) {
   return best;
 }
 
-EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Deadline now) {
+EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client,
+                             std::optional<sched::Deadline> now) {
   const std::optional<Source> source = SourceOf(client);
   if (!source.has_value()) return EndReason::kNone;
   const size_t at = SetOf(*source);
@@ -56,8 +57,8 @@ EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Dead
   if (it == nullptr) it = Place(*source, sets_[at]);
   if (it == nullptr) return EndReason::kNone;
   if (max_conns_ > 0 && it->clients >= max_conns_) return EndReason::kSourceTooMany;
-  if (rate_.is_set()) {
-    const int64_t now_ns = sched::ToNs(now);
+  if (rate_.is_set() && now.has_value()) {
+    const int64_t now_ns = sched::ToNs(*now);
     const int64_t next = rate_.DueAfter(it->due, now_ns);
     if (rate_.When(next, now_ns) > now_ns) return EndReason::kSourceTooFast;
     it->due = next;

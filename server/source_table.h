@@ -32,9 +32,9 @@ class SourceTable {
   // 0: no limit. `seed`: a random one, so that nobody can choose sources that share a set.
   SourceTable(int max_conns, int conn_rate, uint64_t seed);
 
-  // kNone: the client is counted until Leave. Else kSourceTooMany or kSourceTooFast. Any fiber;
-  // neither blocks for long.
-  EndReason Enter(const netpoll::CompactEndpoint& client, sched::Deadline now);
+  // kNone: the client is counted until Leave. Else kSourceTooMany or kSourceTooFast; without an
+  // instant its rate is neither asked nor used. Any fiber; neither blocks for long.
+  EndReason Enter(const netpoll::CompactEndpoint& client, std::optional<sched::Deadline> now);
   void Leave(const netpoll::CompactEndpoint& client);
 
  private:

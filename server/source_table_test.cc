@@ -49,6 +49,16 @@ TEST(SourceTableTest, SoFastOfEachSource) {
   EXPECT_EQ(Enter(table, "10.0.0.1:1", kStart + seconds(9)), EndReason::kNone);
 }
 
+TEST(SourceTableTest, WithoutAnInstantNothingOfTheRateIsUsed) {
+  SourceTable table(2, 1, /*seed=*/7);
+  EXPECT_EQ(table.Enter(At("10.0.0.1:1"), std::nullopt), EndReason::kNone);
+  EXPECT_EQ(Enter(table, "10.0.0.1:2"), EndReason::kNone);
+  EXPECT_EQ(table.Enter(At("10.0.0.1:3"), std::nullopt), EndReason::kSourceTooMany);
+  table.Leave(At("10.0.0.1:2"));
+  EXPECT_EQ(Enter(table, "10.0.0.1:3"), EndReason::kSourceTooFast);
+  EXPECT_EQ(table.Enter(At("10.0.0.1:3"), std::nullopt), EndReason::kNone);
+}
+
 TEST(SourceTableTest, ASourceIsAnAddressOrANetworkOf64Bits) {
   SourceTable table(1, 0, /*seed=*/7);
   EXPECT_EQ(Enter(table, "[2001:db8:0:1::1]:1"), EndReason::kNone);

@@ -842,7 +842,51 @@ class Handshakes(LimitsTest):
             self.assert_served(daemon, header=on_behalf_of(client), data=hello("example.org"))
             self.assertEqual(self.end(daemon), {"served": 13, "client_fin": 3, reason: 10})
 
-    def test_who_says_nothing_is_not_of_a_source(self):
+    def test_who_is_not_heard_yet_is_of_its_source(self):
+        """And uses nothing of its source's rate before."""
+        other, greeting = "127.0.0.2", hello("a.example.com")
+        daemon = self.echoes("sni=*.example.com source_max_conns=2 source_conn_rate=1")
+        silent = [self.connect(daemon, source=other) for _ in range(2)]
+        self.assert_reset(daemon, source=other, data=greeting)
+        self.assert_served(daemon, data=greeting)
+        silent[0].sendall(greeting)  # the place that it has suffices
+        self.assertEqual(recv_exactly(silent[0], len(greeting)), greeting)
+        self.assert_reset(daemon, source=other, data=greeting)
+        silent[1].sendall(greeting)
+        self.assert_ends(silent[1], "reset")
+        time.sleep(1)  # a client's worth of the rate
+        self.await_served(daemon, source=other, data=greeting)
+        reasons = [line["reason"] for line in self.logged(3)]
+        self.assertEqual(reasons, ["source_too_many", "source_too_many", "source_too_fast"])
+
+    def test_who_is_not_heard_yet_is_of_the_first_route_with_a_place(self):
+        other, greeting = "127.0.0.2", hello("a.example.com")
+        at = f"listen={HOST}:{free_port()}"
+        daemon = self.echoes(f"{at} sni=*.example.com source_max_conns=2",
+                             f"{at} from=127.0.0.3 source_max_conns=9",
+                             f"{at} source_max_conns=1",
+                             flags=("--workers=1",))  # so that they come one after another
+        silent = [self.connect(daemon, source=other) for _ in range(3)]
+        self.assert_reset(daemon, source=other)
+        silent.pop().close()
+        self.logged(2)
+        self.assert_served(daemon, source=other)
+        for client in silent:
+            client.sendall(greeting)
+            self.assertEqual(recv_exactly(client, len(greeting)), greeting)
+
+    def test_a_reload_leaves_places_to_who_is_not_heard_yet(self):
+        route = f"x listen={HOST}:{free_port()} sni=*.example.com source_max_conns=1 to=echo"
+        daemon, greeting = self.serve(route), hello("a.example.com")
+        silent = self.connect(daemon)
+        self.reload(daemon, f"{route} idle_timeout=9s")
+        self.assert_reset(daemon, data=greeting)
+        silent.sendall(greeting)
+        self.assertEqual(recv_exactly(silent, len(greeting)), greeting)
+        silent.close()
+        self.await_served(daemon, data=greeting)
+
+    def test_whose_source_a_proxy_has_yet_to_tell_is_of_none(self):
         """But holds a place."""
         common = f"{TRUSTED} source_max_conns=1 source_conn_rate=1"
         daemon = self.echoes(f"{common} listener_max_conns=3 overload=reset")

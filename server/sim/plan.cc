@@ -523,6 +523,8 @@ void Hellos(Dice& dice, Plan& plan) {
     client.script.introduction = client.script.preamble;
     Precede(dice, client.script);
   }
+  // They are never more, unless one that was heard still counts as one that is not.
+  if (dice.Percent(30)) plan.options().source_max_conns = static_cast<int>(plan.clients.size());
 }
 
 // Some say nothing of the kind, or only a part of it, or nothing at all, and it may stop meanwhile.
