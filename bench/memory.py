@@ -26,7 +26,7 @@ BURSTS = 2
 REST_SECONDS = 1
 
 # What --check allows Parkway, in KiB per connection.
-BUDGETS = {"echo": 0.4, "proxy": 0.7}
+BUDGETS = {"echo": 0.32, "proxy": 0.62}
 
 
 def parse_arguments():

@@ -31,7 +31,7 @@ netpoll::Endpoint LocalOf(Conn& client) {
 }  // namespace
 
 // The client has its place.
-void Server::StartHandshake(Conn&& client, SessionFacts&& facts, const Entrance& meanwhile,
+void Server::StartHandshake(Conn&& client, const SessionFacts& facts, const Entrance& meanwhile,
                             Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
   door.greeting.fetch_add(1, std::memory_order_seq_cst);
@@ -39,7 +39,7 @@ void Server::StartHandshake(Conn&& client, SessionFacts&& facts, const Entrance&
   {
     sched::MutexLock lock(door.mu);
     place = door.handshakes.insert(door.handshakes.end(),
-                                   {std::move(client), std::move(facts), meanwhile});
+                                   {std::move(client), facts, nullptr, meanwhile});
   }
   const bool spawned = sched::Spawn([this, &door, place] { Greet(door, place); });
   PARKWAY_CHECK(spawned, sessions_.load());  // fiber_count_max has room for every client's halves
@@ -53,19 +53,19 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
   {
     sched::MutexLock lock(door.mu);
     mine.splice(mine.end(), door.handshakes, place);  // from here on nobody else ends it
-    auto& [client, facts, meanwhile] = mine.front();
+    auto& [client, facts, arrival, meanwhile] = mine.front();
     Leave(meanwhile, facts.client);  // its own place may be its source's last one
     if (client.closed()) entrance.refused = EndOfAll();
     if (entrance.refused == EndReason::kNone) entrance = Enter(facts.client, hello, door);
   }
-  auto& [client, facts, meanwhile] = mine.front();
+  auto& [client, facts, arrival, meanwhile] = mine.front();
   if (entrance.refused == EndReason::kNone) {
-    StartSession(std::move(client), std::move(facts), *entrance.route, door);
+    StartSession(std::move(client), facts, std::move(arrival), *entrance.route, door);
   } else {
     const bool ended_itself =
         entrance.refused == EndReason::kProxyEmpty || entrance.refused == EndReason::kHelloEmpty;
     if (ended_itself) client.Close();  // with FIN
-    TurnAway(client, facts, entrance, door);
+    TurnAway(client, facts, arrival.get(), entrance, door);
     LeavePlace(door.frontend->listening);
   }
   CountOut();
@@ -77,9 +77,9 @@ void Server::Greet(Door& door, Handshakes::iterator place) {
 // All that the client has to say before it is known who serves it.
 EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
   const RouteOptions& options = door.frontend->options;
-  auto& [client, facts, meanwhile] = handshake;
-  facts.arrival = std::make_unique<SessionFacts::Arrival>();
-  facts.arrival->heard = true;
+  Conn& client = handshake.client;
+  handshake.arrival = std::make_unique<SessionArrival>();
+  handshake.arrival->heard = true;
   client.SetReadDeadline(sched::After(sched::Now(), options.handshake_timeout));
   EndReason refused = EndReason::kNone;
   if (options.accept_proxy != AcceptProxy::kOff) {
@@ -94,7 +94,7 @@ EndReason Server::Hear(Door& door, Handshake& handshake, ClientHello& hello) {
 
 // To whom it connects. Of whom a proxy told, the source is known only now.
 EndReason Server::HearHello(Door& door, Handshake& handshake, ClientHello& hello) {
-  auto& [client, facts, meanwhile] = handshake;
+  auto& [client, facts, arrival, meanwhile] = handshake;
   if (meanwhile.route == nullptr) {
     sched::MutexLock lock(door.mu);
     meanwhile = EnterUnheard(facts.client, door);
@@ -102,7 +102,7 @@ EndReason Server::HearHello(Door& door, Handshake& handshake, ClientHello& hello
   if (meanwhile.refused != EndReason::kNone) return meanwhile.refused;
   const EndReason refused = ReceiveClientHello(client, hello);
   if (!hello.server_name.empty()) {
-    facts.arrival->server_name = std::make_unique<std::string>(hello.server_name);
+    arrival->server_name = std::make_unique<std::string>(hello.server_name);
   }
   return refused;
 }
@@ -114,13 +114,13 @@ bool Server::HearsHellos(Door& door) {
 
 // For whom the client connects.
 EndReason Server::HearHeader(AcceptProxy accept, Handshake& handshake) {
-  auto& [client, facts, meanwhile] = handshake;
+  auto& [client, facts, arrival, meanwhile] = handshake;
   ProxyHeader header;
   const EndReason refused = ReceiveProxyHeader(client, accept, buffers, header);
   if (refused != EndReason::kNone) return refused;
-  facts.arrival->proxy = facts.client;
+  arrival->proxy = facts.client;
   if (header.has_addresses) facts.client = netpoll::CompactEndpoint(header.source);
-  facts.arrival->header = std::make_unique<ProxyHeader>(std::move(header));
+  arrival->header = std::make_unique<ProxyHeader>(std::move(header));
   return EndReason::kNone;
 }
 
@@ -149,8 +149,8 @@ IoResult Server::Introduce(Session& session, const netpoll::Endpoint& to,
   const RouteOptions& options = route.options;
   if (options.send_proxy == SendProxy::kOff) return {};
   const SessionFacts& facts = session.facts();
-  const ProxyHeader* const received =
-      facts.arrival != nullptr ? facts.arrival->header.get() : nullptr;
+  const SessionArrival* const arrival = session.arrival();
+  const ProxyHeader* const received = arrival != nullptr ? arrival->header.get() : nullptr;
   ProxyToSend header;
   if (received != nullptr && received->has_addresses) {
     header.source = received->source;

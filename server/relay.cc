@@ -28,7 +28,7 @@ void Relay::Run() {
   // A half that is not closed already holds both until it ends, also while it hibernates.
   const bool held = reader_ && writer_;
   // A proxied client has waited for its backend's connect, and mostly has sent something by now.
-  const bool is_unread = session_.facts().arrival == nullptr;
+  const bool is_unread = session_.arrival() == nullptr;
   if (session_.is_local() && is_unread) reader_.ExpectNothing();
   MoveUntilItEnds(held ? reader_.AwaitReadableOr(half_) : IoResult{.status = IoStatus::kClosed});
 }
@@ -90,10 +90,9 @@ Relay::Step Relay::Move() {
   const sched::Deadline now = sched::Now();
   const int64_t bytes = half_.bytes.load(std::memory_order_relaxed);
   const auto moved = static_cast<size_t>(bytes - std::exchange(pace.charged, bytes));
-  const int direction = &half_ == &session_.half(0) ? 0 : 1;
   const sched::Duration wait =
       std::max(route.bandwidth.Charge(moved, now, pace.due),
-               route.shared_bandwidth.Charge(moved, now, route.shared_due[direction]));
+               route.shared_bandwidth.Charge(moved, now, route.shared_due[half_.index]));
   while (sched::Now() < now + wait && !session_.ending()) {
     sched::SleepFor(std::min(now + wait - sched::Now(), kNap));
     Session::NoteActivity(half_, sched::RoundTime());
@@ -173,7 +172,7 @@ Relay::Step Relay::SpliceBy(netpoll::Pipe& pipe, std::span<std::byte> scratch) {
 
 // Once a flow has become small, a buffer does with fewer system calls.
 void Relay::NoteSplice(size_t moved) {
-  if (moved >= session_.owner_.large_flows.splice) {
+  if (moved >= session_.route().owner.large_flows.splice) {
     half_.splices_left = Session::kSmallSplicesMax;
   } else if (--half_.splices_left == 0) {
     half_.ways &= ~Session::kSplices;

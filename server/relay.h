@@ -44,8 +44,8 @@ class Relay {
     bool reading;
   };
 
-  BufferPool& buffers() { return session_.owner_.buffers; }
-  PipePool& pipes() { return session_.owner_.pipes; }
+  BufferPool& buffers() { return session_.route().owner.buffers; }
+  PipePool& pipes() { return session_.route().owner.pipes; }
   void MoveUntilItEnds(netpoll::IoResult waited);
   bool GoesOn(const Step& step);
   Step Move();
@@ -88,7 +88,7 @@ class Relay {
   bool EndedByReset();
 
   Session::Half& half_;
-  Session& session_ = half_.session;
+  Session& session_ = half_.session();
   netpoll::Conn& source_ = half_.source;
   netpoll::Conn& target_ = session_.Target(half_);
   netpoll::Conn::Reader reader_;  // nobody else reads the source

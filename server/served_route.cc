@@ -16,7 +16,8 @@ namespace parkway {
 
 ServedRoute::ServedRoute(const Route& route, RouteOwner& owner, int workers, const Names& names,
                          ServedRoute* before)
-    : SessionRoute{{route.options.idle_timeout, route.options.half_close_timeout,
+    : SessionRoute{owner.session_owner(),
+                   {route.options.idle_timeout, route.options.half_close_timeout,
                     route.options.reset_linger},
                    route.is_local(),
                    route.mode == Mode::kDiscard,
@@ -272,20 +273,20 @@ EndReason ServedRoute::Admit(Session& session, Asking& asking) {
 
 // The session, which uses what it tried last, is counted in at another one; nullptr: nowhere.
 void ServedRoute::Take(Session& session, Upstream* taken) {
-  session.upstream.store(taken, std::memory_order_relaxed);
+  session.extra()->upstream.store(taken, std::memory_order_relaxed);
   if (taken == nullptr) return;
-  Upstream* const before = std::exchange(session.facts().backend, taken);
+  Upstream* const before = std::exchange(session.extra()->backend, taken);
   if (before != nullptr) before->Release();
 }
 
 void ServedRoute::NoteConnected(Session& session) {
-  static_cast<Target*>(session.upstream.load(std::memory_order_relaxed))->check.NoteConnected();
+  static_cast<Target*>(session.upstream())->check.NoteConnected();
 }
 
 void ServedRoute::NoteFailed(Session& session, Asking& asking, const netpoll::IoResult& result) {
-  auto* const target = static_cast<Target*>(session.upstream.load(std::memory_order_relaxed));
+  auto* const target = static_cast<Target*>(session.upstream());
   asking.tried.Add(target);
-  session.upstream.store(nullptr, std::memory_order_relaxed);
+  session.extra()->upstream.store(nullptr, std::memory_order_relaxed);
   target->Leave();
   ServeNext();
   // Whether there is a way back to the client's address is nothing of the backend's; a refusal is.
@@ -294,9 +295,11 @@ void ServedRoute::NoteFailed(Session& session, Asking& asking, const netpoll::Io
 }
 
 void ServedRoute::Leave(Session& session) {
-  Upstream* const used = std::exchange(session.facts().backend, nullptr);
+  if (session.is_local()) return;
+  Session::Extra& extra = *session.extra();
+  Upstream* const used = std::exchange(extra.backend, nullptr);
   if (used == nullptr) return;
-  if (session.upstream.exchange(nullptr, std::memory_order_relaxed) == nullptr) {
+  if (extra.upstream.exchange(nullptr, std::memory_order_relaxed) == nullptr) {
     return used->Release();
   }
   used->LeaveForGood();

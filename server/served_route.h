@@ -35,6 +35,8 @@ namespace parkway {
 class RouteOwner {
  public:
   virtual netpoll::Poller& poller() = 0;
+  // Whose the sessions of routes are.
+  virtual SessionOwner& session_owner() = 0;
   // Any thread.
   virtual uint64_t Random() = 0;
   // A line for the operator. Any thread.

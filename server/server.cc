@@ -240,12 +240,12 @@ void Server::ServeDoor(Door& door) {
       PARKWAY_CHECK(accepted.status == IoStatus::kTimeout, accepted.os_error);  // StopWaiting
       break;
     }
-    SessionFacts facts = FactsOf(peer, door);
+    const SessionFacts facts = FactsOf(peer, door);
     const Entrance entrance = AdmitInTurn(peer, door);
     if (entrance.refused == EndReason::kNone) {
-      Begin(std::move(client), std::move(facts), entrance, door);
+      Begin(std::move(client), facts, entrance, door);
     } else {
-      TurnAway(client, facts, entrance, door);
+      TurnAway(client, facts, /*arrival=*/nullptr, entrance, door);
     }
   }
   {
@@ -275,13 +275,13 @@ void Server::ServeQueue(netpoll::Listener& listener, Door& door) {
     Conn client;
     netpoll::CompactEndpoint peer;
     if (!listener.TryAccept(client, &peer).ok()) return LeavePlace(listening);
-    SessionFacts facts = FactsOf(peer, door);
+    const SessionFacts facts = FactsOf(peer, door);
     const Entrance entrance = Admit(peer, door);
     if (entrance.refused == EndReason::kNone) {
-      Begin(std::move(client), std::move(facts), entrance, door);
+      Begin(std::move(client), facts, entrance, door);
     } else {
       LeavePlace(listening);
-      TurnAway(client, facts, entrance, door);
+      TurnAway(client, facts, /*arrival=*/nullptr, entrance, door);
     }
   }
 }
@@ -458,11 +458,9 @@ Server::Entrance Server::Admit(const netpoll::CompactEndpoint& peer, Door& door)
   return EnterUnheard(peer, door);
 }
 
-void Server::Begin(Conn&& client, SessionFacts&& facts, const Entrance& entrance, Door& door) {
-  if (entrance.unheard) {
-    return StartHandshake(std::move(client), std::move(facts), entrance, door);
-  }
-  StartSession(std::move(client), std::move(facts), *entrance.route, door);
+void Server::Begin(Conn&& client, const SessionFacts& facts, const Entrance& entrance, Door& door) {
+  if (entrance.unheard) return StartHandshake(std::move(client), facts, entrance, door);
+  StartSession(std::move(client), facts, /*arrival=*/nullptr, *entrance.route, door);
 }
 
 // The first route that serves the client has it, also to refuse it.
@@ -491,21 +489,22 @@ SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& d
   return facts;
 }
 
-void Server::TurnAway(Conn& client, const SessionFacts& facts, const Entrance& entrance,
-                      const Door& door) {
+void Server::TurnAway(Conn& client, const SessionFacts& facts, const SessionArrival* arrival,
+                      const Entrance& entrance, const Door& door) {
   list_.CountUnserved(entrance.refused);
   client.Abort();
-  LogTurnedAway(facts, entrance, door);
+  LogTurnedAway(facts, arrival, entrance, door);
   Leave(entrance, facts.client);
 }
 
 // A client that was read from already stays with the worker whose poller knows it.
-void Server::StartSession(Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door) {
+void Server::StartSession(Conn&& client, const SessionFacts& facts,
+                          std::unique_ptr<SessionArrival> arrival, ServedRoute& route, Door& door) {
   sessions_.fetch_add(1, std::memory_order_seq_cst);
-  const bool is_known = facts.arrival != nullptr;
+  const bool is_known = arrival != nullptr;
   const bool tells = !route.local && route.config().options.send_proxy != SendProxy::kOff;
-  if (is_known && !tells) facts.arrival->header.reset();
-  Session::Pointer session = Session::New(*this, route, std::move(client), std::move(facts));
+  if (is_known && !tells) arrival->header.reset();
+  Session::Pointer session = Session::New(route, std::move(client), facts, std::move(arrival));
   const int place =
       is_known ? list_.PlaceHere(session.get()) : list_.Place(session.get(), door.turn++);
   const bool started = place == sched::CurrentWorkerIndex()
@@ -517,7 +516,7 @@ void Server::StartSession(Conn&& client, SessionFacts&& facts, ServedRoute& rout
 
 // Both connections live where this fiber starts, if nobody has read from the client yet.
 void Server::Serve(Session& session) {
-  if (session.facts().arrival == nullptr) session.client().MoveToThisWorker(*poller_);
+  if (session.arrival() == nullptr) session.client().MoveToThisWorker(*poller_);
   if (!session.is_local()) session.backend() = Conn(*poller_);
   list_.Add(&session);
   const EndReason failure = session.is_local() ? EndReason::kNone : ConnectBackend(session);
@@ -550,15 +549,14 @@ void Server::CountOut() {
 EndReason Server::ConnectBackend(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());  // StartSession gave it one of ours
   if (route.config().to_original_dst()) return ConnectOriginal(session);
-  SessionFacts& facts = session.facts();
   Asking asking = route.AskFor(session);
   EndReason failure = EndReason::kNoBackend;
   for (int attempt = 0; attempt <= route.config().options.connect_retries; ++attempt) {
     const sched::Deadline asked = sched::RoundTime();
     const EndReason refused = route.Admit(session, asking);
-    facts.queued += SessionFacts::SpanOf(sched::RoundTime() - asked);
+    session.extra()->queued += SessionFacts::SpanOf(sched::RoundTime() - asked);
     if (refused != EndReason::kNone) return refused == EndReason::kNoBackend ? failure : refused;
-    const Upstream& backend = *session.upstream.load(std::memory_order_relaxed);
+    const Upstream& backend = *session.upstream();
     const IoResult result = ConnectTo(session, backend.at());
     if (result.ok()) {
       route.NoteConnected(session);
@@ -576,16 +574,16 @@ EndReason Server::ConnectBackend(Session& session) {
 IoResult Server::ConnectTo(Session& session, const netpoll::Endpoint& to,
                            const std::function<void()>* begun) {
   auto& route = static_cast<ServedRoute&>(session.route());
-  SessionFacts& facts = session.facts();
+  Session::Extra& extra = *session.extra();
   const sched::Deadline since = sched::RoundTime();
-  ++facts.connects;
+  ++extra.connects;
   const sched::Deadline deadline =
       sched::After(sched::Now(), route.config().options.connect_timeout);
-  const Caller caller = {.client = facts.client, .begun = begun};
+  const Caller caller = {.client = session.facts().client, .begun = begun};
   IoResult result = route.connector().Connect(session.backend(), to, deadline, caller);
   if (result.ok()) result = Introduce(session, to, deadline);
-  facts.connect = SessionFacts::SpanOf(sched::RoundTime() - since);
-  if (result.ok() && facts.arrival != nullptr) facts.arrival->header.reset();
+  extra.connect = SessionFacts::SpanOf(sched::RoundTime() - since);
+  if (result.ok() && extra.arrival != nullptr) extra.arrival->header.reset();
   return result;
 }
 
@@ -593,10 +591,11 @@ IoResult Server::ConnectTo(Session& session, const netpoll::Endpoint& to,
 // known to the next client.
 EndReason Server::ConnectOriginal(Session& session) {
   auto& route = static_cast<ServedRoute&>(session.route());
-  SessionFacts& facts = session.facts();
-  if (facts.arrival == nullptr) facts.arrival = std::make_unique<SessionFacts::Arrival>();
-  facts.arrival->destination = std::make_unique<SessionFacts::Arrival::Destination>();
-  SessionFacts::Arrival::Destination& destination = *facts.arrival->destination;
+  const SessionFacts& facts = session.facts();
+  std::unique_ptr<SessionArrival>& arrival = session.extra()->arrival;
+  if (arrival == nullptr) arrival = std::make_unique<SessionArrival>();
+  arrival->destination = std::make_unique<SessionArrival::Destination>();
+  SessionArrival::Destination& destination = *arrival->destination;
   std::string& name = destination.name;
   const netpoll::Endpoint to = DestinationOf(session.client(), facts.listener->transparent);
   if (to.family() == AF_UNSPEC) return EndReason::kDstLoop;
@@ -605,8 +604,8 @@ EndReason Server::ConnectOriginal(Session& session) {
   if (!route.config().allow_dst.Allow(to)) return EndReason::kDstDenied;
   using End = OwnConnections::End;
   const netpoll::CompactEndpoint there(to);
-  const bool has_proxy = facts.arrival->proxy.family() != AF_UNSPEC;
-  const netpoll::CompactEndpoint from = has_proxy ? facts.arrival->proxy : facts.client;
+  const bool has_proxy = arrival->proxy.family() != AF_UNSPEC;
+  const netpoll::CompactEndpoint from = has_proxy ? arrival->proxy : facts.client;
   if (!own_connections_.Enter(End::kAccepted, from, there, destination.accepted)) {
     return EndReason::kDstLoop;
   }

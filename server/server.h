@@ -128,6 +128,7 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   struct Handshake {
     netpoll::Conn client;
     SessionFacts facts;
+    std::unique_ptr<SessionArrival> arrival;
     Entrance meanwhile;  // where its source counts it until it is heard
   };
   using Handshakes = std::list<Handshake>;
@@ -223,10 +224,12 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   static Entrance Enter(const netpoll::CompactEndpoint& client, const ClientHello& hello,
                         Door& door) ABSL_EXCLUSIVE_LOCKS_REQUIRED(door.mu);
   static void Leave(const Entrance& entrance, const netpoll::CompactEndpoint& client);
-  void Begin(netpoll::Conn&& client, SessionFacts&& facts, const Entrance& entrance, Door& door);
-  void TurnAway(netpoll::Conn& client, const SessionFacts& facts, const Entrance& entrance,
-                const Door& door);
-  void StartSession(netpoll::Conn&& client, SessionFacts&& facts, ServedRoute& route, Door& door);
+  void Begin(netpoll::Conn&& client, const SessionFacts& facts, const Entrance& entrance,
+             Door& door);
+  void TurnAway(netpoll::Conn& client, const SessionFacts& facts, const SessionArrival* arrival,
+                const Entrance& entrance, const Door& door);
+  void StartSession(netpoll::Conn&& client, const SessionFacts& facts,
+                    std::unique_ptr<SessionArrival> arrival, ServedRoute& route, Door& door);
   SessionFacts FactsOf(const netpoll::CompactEndpoint& peer, const Door& door);
   void CountOut();
   void Serve(Session& session) override;
@@ -240,7 +243,7 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
   void ReportPause(const Door& door, const netpoll::IoResult& why);
 
   // handshake.cc: clients that have to say something first, and backends that are told of them.
-  void StartHandshake(netpoll::Conn&& client, SessionFacts&& facts, const Entrance& meanwhile,
+  void StartHandshake(netpoll::Conn&& client, const SessionFacts& facts, const Entrance& meanwhile,
                       Door& door);
   void Greet(Door& door, Handshakes::iterator place);
   EndReason Hear(Door& door, Handshake& handshake, ClientHello& hello);
@@ -254,10 +257,13 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
 
   // session_log.cc: the access log.
   void Log(std::string_view event, Session& session);
-  void LogTurnedAway(const SessionFacts& facts, const Entrance& entrance, const Door& door);
-  AccessEntry EntryOf(std::string_view event, const SessionFacts& facts) const;
+  void LogTurnedAway(const SessionFacts& facts, const SessionArrival* arrival,
+                     const Entrance& entrance, const Door& door);
+  AccessEntry EntryOf(std::string_view event, const SessionFacts& facts,
+                      const SessionArrival* arrival) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }
+  SessionOwner& session_owner() override { return *this; }
   Resolver& resolver() override { return *platform_.resolver; }
   void NameAnswered() override { changed_->Set(); }
   uint64_t Random() override {

@@ -23,37 +23,48 @@ constexpr sched::Duration kNoMore(-1);
 
 // --- The record.
 
-Session::Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts)
+Session::Session(SessionRoute& route, const SessionFacts& facts,
+                 std::unique_ptr<SessionArrival> arrival)
     : alive_(route.local ? 1 : 2),
-      owner_(owner),
+      connecting_(!route.local),
+      has_extra_(!route.local || arrival != nullptr),
       route_(route),
-      facts_(std::move(facts)),
-      connecting_(!route.local) {
-  static_assert(sizeof(Session) % alignof(Half) == 0 && alignof(Half) == alignof(Pace));
-  for (int i = 0; i < halves(); ++i) {
-    new (&half(i)) Half(*this);
-    if (route.throttled) new (&pace(half(i))) Pace;
-  }
+      facts_(facts) {
+  static_assert(sizeof(Session) % alignof(Half) == 0 && alignof(Half) == alignof(Extra) &&
+                alignof(Extra) == alignof(Pace));
+  for (int i = 0; i < halves(); ++i) new (&half(i)) Half(i);
+  if (has_extra_) new (&AllExtra()) Extra{.arrival = std::move(arrival)};
+  for (int i = 0; i < halves() && route.throttled; ++i) new (&pace(half(i))) Pace;
   half(0).resume = &Start;
 }
 
-// Idle ones are counted by the million.
-static_assert(sizeof(Session) <= 136 && sizeof(Session::Half) <= 72);
+Session::~Session() {
+  if (has_extra_) AllExtra().~Extra();
+  for (int i = 0; i < halves(); ++i) half(i).~Half();
+}
 
-Session::Pointer Session::New(SessionOwner& owner, SessionRoute& route, Conn&& client,
-                              SessionFacts&& facts) {
+// Idle ones are counted by the million. An allocator adds 8 bytes and rounds up to 16.
+static_assert(sizeof(Session) + sizeof(Session::Half) <= 152 &&
+              sizeof(Session) + 2 * sizeof(Session::Half) + sizeof(Session::Extra) <= 264);
+
+size_t Session::MemorySize(const SessionRoute& route, bool has_extra) {
   const size_t of_a_half = sizeof(Half) + (route.throttled ? sizeof(Pace) : 0);
+  return sizeof(Session) + (route.local ? 1 : 2) * of_a_half + (has_extra ? sizeof(Extra) : 0);
+}
+
+Session::Pointer Session::New(SessionRoute& route, Conn&& client, const SessionFacts& facts,
+                              std::unique_ptr<SessionArrival> arrival) {
+  const bool has_extra = !route.local || arrival != nullptr;
   void* const memory =
-      owner.records.Take(MemoryKind(route), sizeof(Session) + (route.local ? 1 : 2) * of_a_half);
-  Pointer session(new (memory) Session(owner, route, std::move(facts)));
+      route.owner.records.Take(MemoryKind(route, has_extra), MemorySize(route, has_extra));
+  Pointer session(new (memory) Session(route, facts, std::move(arrival)));
   session->client() = std::move(client);
   return session;
 }
 
 void Session::Deleter::operator()(Session* session) const {
-  SessionMemory& records = session->owner_.records;
-  const int kind = MemoryKind(session->route_);
-  for (int i = 0; i < session->halves(); ++i) session->half(i).~Half();
+  SessionMemory& records = session->route_.owner.records;
+  const int kind = MemoryKind(session->route_, session->has_extra_);
   session->~Session();
   records.Give(session, kind);
 }
@@ -61,8 +72,8 @@ void Session::Deleter::operator()(Session* session) const {
 // --- Its life.
 
 void Session::Start(sched::Continuation* half) {
-  Session& session = static_cast<Half*>(half)->session;
-  session.owner_.Serve(session);
+  Session& session = static_cast<Half*>(half)->session();
+  session.route_.owner.Serve(session);
 }
 
 // "Store connecting_, load ending_" here against "store ending_, load connecting_" in End: one of
@@ -83,21 +94,21 @@ void Session::Run() {
 
 void Session::RunNew(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
-  Session& session = half.session;
+  Session& session = half.session();
   half.resume = &RunWoken;
-  if (session.owner_.large_flows.from_start) {
+  if (session.route_.owner.large_flows.from_start) {
     half.ways |= kSplices;
     half.splices_left = kSmallSplicesMax;
   }
   if (session.route_.discards) {
     half.ways |= kDrops;
-  } else if (&half == &session.half(session.halves() - 1)) {
+  } else if (half.index == session.halves() - 1) {
     half.ways |= kIsFirst;
   }
   if (session.route_.throttled) half.ways |= kPaces;
   NoteActivity(half, sched::RoundTime());
   // The client's half looks after the silence of both until it ends (LimitTheOtherHalf).
-  if (&half == &session.half(0)) session.LimitReading(half.source);
+  if (half.index == 0) session.LimitReading(half.source);
   Relay(half).Run();
   session.Leave();
 }
@@ -105,7 +116,7 @@ void Session::RunNew(sched::Continuation* continuation) {
 void Session::RunWoken(sched::Continuation* continuation) {
   Half& half = static_cast<Half&>(*continuation);
   Relay(half, netpoll::Hibernated()).Woken();
-  half.session.Leave();
+  half.session().Leave();
 }
 
 void Session::Leave() {
@@ -113,13 +124,13 @@ void Session::Leave() {
   if (alive_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   SetReason(half_closed_.load(std::memory_order_relaxed));
   Close();
-  owner_.Ended(*this);
+  route_.owner.Ended(*this);
 }
 
 void Session::Refuse(EndReason reason) {
   SetReason(reason);
   for (int i = 0; i < halves(); ++i) half(i).source.Abort();
-  owner_.Ended(*this);
+  route_.owner.Ended(*this);
 }
 
 void Session::End(EndReason reason) {

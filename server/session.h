@@ -54,6 +54,7 @@
 namespace parkway {
 
 class Session;
+class SessionOwner;
 class Upstream;
 
 // Spans, 0 for none.
@@ -65,6 +66,7 @@ struct SessionTimeouts {
 
 // What the sessions of one route have in common. Outlives them.
 struct SessionRoute {
+  SessionOwner& owner;
   const SessionTimeouts timeouts;
   // The daemon serves the client itself: it is its own target.
   const bool local;
@@ -124,34 +126,32 @@ struct SessionFacts {
 
   uint64_t id = 0;  // counts the daemon's connections
   netpoll::CompactEndpoint client{};
-  // Of a client that had to say something first, or that brought its destination along.
-  struct Arrival {
-    struct Destination {
-      std::string name{};
-      OwnConnections::Note accepted{};
-      OwnConnections::Note made{};
-    };
-
-    netpoll::CompactEndpoint proxy{};            // that came for the client, if one did
-    std::unique_ptr<ProxyHeader> header{};       // what it said, until the backend has been told
-    std::unique_ptr<std::string> server_name{};  // of the ClientHello, if it has one
-    std::unique_ptr<Destination> destination{};  // where it was going, if its route asks
-    bool heard = false;                          // it had to say something
-  };
-  std::unique_ptr<Arrival> arrival{};
   Listening* listener = nullptr;  // where it came to
-  Upstream* backend = nullptr;    // its route's, tried last, of which it is a user
   sched::Deadline began = sched::kLongAgo;
-  Span queued{0};   // waited for a backend below its most sessions, in all
-  Span connect{0};  // the last connect took
-  uint8_t connects = 0;
+};
+
+// Of a client that had to say something first, or that brought its destination along.
+struct SessionArrival {
+  struct Destination {
+    std::string name{};
+    OwnConnections::Note accepted{};
+    OwnConnections::Note made{};
+  };
+
+  netpoll::CompactEndpoint proxy{};            // that came for the client, if one did
+  std::unique_ptr<ProxyHeader> header{};       // what it said, until the backend has been told
+  std::unique_ptr<std::string> server_name{};  // of the ClientHello, if it has one
+  std::unique_ptr<Destination> destination{};  // where it was going, if its route asks
+  bool heard = false;                          // it had to say something
 };
 
 class Session {
  public:
   // One direction: what `source` sends. While a fiber runs it, a Relay has its reader and writer.
   struct Half : sched::Continuation {
-    explicit Half(Session& session_in) : session(session_in) {}
+    explicit Half(int index_in) : index(static_cast<uint8_t>(index_in)) {}
+
+    Session& session();
 
     // On the half's own fiber: no addition that locks the bus.
     void Count(size_t more) {
@@ -159,7 +159,6 @@ class Session {
                   std::memory_order_relaxed);
     }
 
-    Session& session;
     // Its last bytes are unused: `unsent` lies there.
     [[no_unique_address]] netpoll::Conn source;
     // Bytes in the target's send queue when this half was last seen blocked there, at least 1;
@@ -185,6 +184,21 @@ class Session {
     uint8_t full_reads = 0;
     // The half's own. While it is spliced: small splices until it is copied again.
     uint8_t splices_left = 0;
+    const uint8_t index;  // 0: what the client sends
+  };
+
+  // What is known of a session that is not local, or whose client said something first. An echo's
+  // record has none.
+  struct Extra {
+    std::unique_ptr<SessionArrival> arrival{};
+    Upstream* backend = nullptr;  // its route's, tried last, of which it is a user
+    // Where it is counted (ServedRoute), nullptr: nowhere. Stored by its fiber; relaxed, since
+    // others only compare it with a backend whose sessions they end, and one that connects to it
+    // just then is meant to be missed.
+    std::atomic<Upstream*> upstream{nullptr};
+    SessionFacts::Span queued{0};   // waited for a backend below its most sessions, in all
+    SessionFacts::Span connect{0};  // the last connect took
+    uint8_t connects = 0;
   };
 
   // What a half knows of its bandwidth, where that is limited.
@@ -198,9 +212,9 @@ class Session {
   };
   using Pointer = std::unique_ptr<Session, Deleter>;
 
-  // A local session has one half.
-  static Pointer New(SessionOwner& owner, SessionRoute& route, netpoll::Conn&& client,
-                     SessionFacts&& facts);
+  // A local session has one half. `arrival`: nullptr, if there is nothing to know of it.
+  static Pointer New(SessionRoute& route, netpoll::Conn&& client, const SessionFacts& facts,
+                     std::unique_ptr<SessionArrival> arrival);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -210,9 +224,15 @@ class Session {
   // Not of a local session. Closed, until the owner makes it one.
   netpoll::Conn& backend() { return half(1).source; }
 
-  // The session's first fiber writes here until it is connected, others read afterwards.
-  SessionFacts& facts() { return facts_; }
   const SessionFacts& facts() const { return facts_; }
+  // nullptr: there is none. The session's first fiber writes there until it is connected, others
+  // read afterwards.
+  Extra* extra() { return has_extra_ ? &AllExtra() : nullptr; }
+  const SessionArrival* arrival() { return has_extra_ ? AllExtra().arrival.get() : nullptr; }
+  // The backend where it is counted, or nullptr. Any thread.
+  Upstream* upstream() {
+    return has_extra_ ? AllExtra().upstream.load(std::memory_order_relaxed) : nullptr;
+  }
   // From the client, and to it. Any thread.
   int64_t bytes_up() const { return half(0).bytes.load(std::memory_order_relaxed); }
   int64_t bytes_down() const {
@@ -243,11 +263,6 @@ class Session {
   bool connecting() const { return connecting_.load(std::memory_order_acquire); }
   EndReason reason() const { return reason_.load(std::memory_order_relaxed); }
 
-  // Where it is counted (ServedRoute), nullptr: nowhere. Stored by its fiber; relaxed, since others
-  // only compare it with a backend whose sessions they end, and one that connects to it just then
-  // is meant to be missed.
-  std::atomic<Upstream*> upstream{nullptr};
-
   // The server's list of sessions; guarded by its lock.
   Session* previous = nullptr;
   Session* next = nullptr;
@@ -268,23 +283,29 @@ class Session {
   static constexpr uint8_t kIsFirst = 8;  // what it moves next is the first for the client
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
-  Session(SessionOwner& owner, SessionRoute& route, SessionFacts&& facts);
-  ~Session() = default;
+  Session(SessionRoute& route, const SessionFacts& facts, std::unique_ptr<SessionArrival> arrival);
+  ~Session();
 
   static void Start(sched::Continuation* half);
   static void RunNew(sched::Continuation* continuation);
   static void RunWoken(sched::Continuation* continuation);
   void Leave();
 
-  // The halves lie behind the record, and behind them a pace for each where bandwidth is limited.
+  // Behind the record lie the halves, behind them Extra, if there is one, and a pace for each half
+  // where bandwidth is limited.
   Half& half(int which) { return *(reinterpret_cast<Half*>(this + 1) + which); }
   const Half& half(int which) const { return *(reinterpret_cast<const Half*>(this + 1) + which); }
-  Pace& pace(const Half& it) { return reinterpret_cast<Pace*>(&half(halves()))[&it - &half(0)]; }
-  int halves() const { return is_local() ? 1 : 2; }
-  static int MemoryKind(const SessionRoute& route) {
-    return (route.local ? 0 : 1) + (route.throttled ? 2 : 0);
+  Extra& AllExtra() { return *reinterpret_cast<Extra*>(&half(halves())); }
+  Pace& pace(const Half& it) {
+    Extra* const behind = &AllExtra() + (has_extra_ ? 1 : 0);
+    return reinterpret_cast<Pace*>(behind)[it.index];
   }
-  Half& Other(const Half& it) { return half(&it == &half(0) ? halves() - 1 : 0); }
+  int halves() const { return is_local() ? 1 : 2; }
+  static int MemoryKind(const SessionRoute& route, bool has_extra) {
+    return (route.local ? 0 : 1) + (has_extra ? 1 : 0) + (route.throttled ? 3 : 0);
+  }
+  static size_t MemorySize(const SessionRoute& route, bool has_extra);
+  Half& Other(const Half& it) { return half(it.index == 0 ? halves() - 1 : 0); }
   netpoll::Conn& Target(const Half& it) { return Other(it).source; }
 
   bool Expired(sched::Duration limit, sched::Deadline* next);
@@ -310,16 +331,18 @@ class Session {
   // Once one half has ended: which peer's FIN came first, and so the reason if nothing else ends
   // it.
   std::atomic<EndReason> half_closed_{EndReason::kNone};
-  SessionOwner& owner_;
-  SessionRoute& route_;
-  SessionFacts facts_;
   std::atomic<uint32_t> first_byte_us_{0};  // relaxed: for the log
   std::atomic<bool> connecting_;
+  const bool has_extra_;
   // Published by End before it moves the deadlines to the past. A half that has moved one looks
   // here afterwards (Limit).
   std::atomic<Ending> ending_{Ending::kNo};
   std::atomic<EndReason> reason_{EndReason::kNone};
+  SessionRoute& route_;
+  const SessionFacts facts_;
 };
+
+inline Session& Session::Half::session() { return *(reinterpret_cast<Session*>(this - index) - 1); }
 
 }  // namespace parkway
 

@@ -47,8 +47,8 @@ class SessionList {
   }
   // Those of one backend; not those that only connect to it, which may still go to another.
   void EndOf(const Upstream& upstream, EndReason reason) {
-    EndWhere(reason, [&](const Session& session) {
-      return session.upstream.load(std::memory_order_relaxed) == &upstream && !session.connecting();
+    EndWhere(reason, [&](Session& session) {
+      return session.upstream() == &upstream && !session.connecting();
     });
   }
 

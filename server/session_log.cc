@@ -18,11 +18,11 @@ bool IsInSample(uint64_t id, int sample) {
 }
 
 // The one tried last, of its route or where the client was going; empty: none.
-std::string_view BackendOf(const SessionFacts& facts) {
-  if (facts.arrival != nullptr && facts.arrival->destination != nullptr) {
-    return facts.arrival->destination->name;
+std::string_view BackendOf(const Session::Extra& extra) {
+  if (extra.arrival != nullptr && extra.arrival->destination != nullptr) {
+    return extra.arrival->destination->name;
   }
-  return facts.backend != nullptr ? std::string_view(facts.backend->name()) : "";
+  return extra.backend != nullptr ? std::string_view(extra.backend->name()) : "";
 }
 
 // Whether an event of a session is wanted.
@@ -34,16 +34,17 @@ bool Wants(const RouteOptions& options, std::string_view event, const SessionFac
 
 }  // namespace
 
-AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts) const {
+AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts,
+                            const SessionArrival* arrival) const {
   AccessEntry entry;
   entry.event = event;
   entry.at_ns = platform_.host->WallNow();
   entry.id = facts.id;
   entry.client = facts.client;
-  if (facts.arrival != nullptr && facts.arrival->heard) {
+  if (arrival != nullptr && arrival->heard) {
     entry.greeted = true;
-    entry.proxy = facts.arrival->proxy;
-    if (facts.arrival->server_name != nullptr) entry.server_name = *facts.arrival->server_name;
+    entry.proxy = arrival->proxy;
+    if (arrival->server_name != nullptr) entry.server_name = *arrival->server_name;
   }
   entry.listener = facts.listener->name;
   entry.total = sched::RoundTime() - facts.began;
@@ -57,30 +58,32 @@ void Server::Log(std::string_view event, Session& session) {
   const Route& route = static_cast<ServedRoute&>(session.route()).config();
   const SessionFacts& facts = session.facts();
   if (!Wants(route.options, event, facts)) return;
-  AccessEntry entry = EntryOf(event, facts);
+  AccessEntry entry = EntryOf(event, facts, session.arrival());
   entry.route = route.name;
   if (route.is_local()) {
     entry.backend = ToString(route.mode);
   } else {
-    entry.queued = facts.queued;
-    entry.backend = BackendOf(facts);
-    if (!session.connecting()) entry.connect = facts.connect;
+    const Session::Extra& extra = *session.extra();
+    entry.queued = extra.queued;
+    entry.backend = BackendOf(extra);
+    if (!session.connecting()) entry.connect = extra.connect;
+    entry.retries = std::max(extra.connects - 1, 0);
   }
   if (session.first_byte() > SessionFacts::Span(0)) entry.first_byte = session.first_byte();
   entry.bytes_up = session.bytes_up();
   entry.bytes_down = session.bytes_down();
   if (event == "end") entry.reason = ToString(session.reason());
-  entry.retries = std::max(facts.connects - 1, 0);
   access_log_->Add(entry);
 }
 
 // Of a client that no route was asked about, the first one of the address says what is wanted.
-void Server::LogTurnedAway(const SessionFacts& facts, const Entrance& entrance, const Door& door) {
+void Server::LogTurnedAway(const SessionFacts& facts, const SessionArrival* arrival,
+                           const Entrance& entrance, const Door& door) {
   if (access_log_ == nullptr || !facts.listener->takes_place) return;
   const bool was_asked = entrance.route != nullptr && !entrance.unheard;
   const Route* const route = was_asked ? &entrance.route->config() : nullptr;
   if (!Wants(route != nullptr ? route->options : door.frontend->options, "end", facts)) return;
-  AccessEntry entry = EntryOf("end", facts);
+  AccessEntry entry = EntryOf("end", facts, arrival);
   if (route != nullptr) entry.route = route->name;
   entry.reason = ToString(entrance.refused);
   access_log_->Add(entry);

@@ -12,7 +12,7 @@ namespace parkway {
 
 class SessionMemory {
  public:
-  static constexpr int kKinds = 4;
+  static constexpr int kKinds = 6;
   // Records that a worker keeps, of each kind; more are freed.
 #if defined(__SANITIZE_ADDRESS__)
   static constexpr int kKeptMax = 0;  // so that use after free is seen
