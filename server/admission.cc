@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admission.h"
 
-#include <optional>
-
 namespace parkway {
 
 Admission::Admission(const RouteOptions& options, uint64_t seed, const Admission* before)
@@ -33,7 +31,11 @@ EndReason Admission::Enter(const netpoll::CompactEndpoint& client, sched::Deadli
 
 EndReason Admission::EnterUnheard(const netpoll::CompactEndpoint& client) {
   if (!IsWelcome(client)) return EndReason::kDenied;
-  return sources_ == nullptr ? EndReason::kNone : sources_->Enter(client, std::nullopt);
+  return sources_ == nullptr ? EndReason::kNone : sources_->EnterUnheard(client);
+}
+
+void Admission::LeaveUnheard(const netpoll::CompactEndpoint& client) {
+  if (sources_ != nullptr) sources_->LeaveUnheard(client);
 }
 
 void Admission::Leave(const netpoll::CompactEndpoint& client) {

@@ -25,9 +25,10 @@ class Admission {
   // kNone: it is let in, and counted until Leave. Else kDenied, kSourceTooMany or kSourceTooFast.
   // Any fiber; neither blocks for long.
   EndReason Enter(const netpoll::CompactEndpoint& client, sched::Deadline now);
-  // As Enter, while the client has to be heard: what it says may lead it to another route, so that
-  // it uses nothing of its source's rate here.
+  // As Enter, until LeaveUnheard, while the client has to be heard: what it says may lead it to
+  // another route, so that it uses nothing of its source's rate here.
   EndReason EnterUnheard(const netpoll::CompactEndpoint& client);
+  void LeaveUnheard(const netpoll::CompactEndpoint& client);
   void Leave(const netpoll::CompactEndpoint& client);
 
  private:

@@ -68,18 +68,21 @@ Relay::Step Relay::Move() {
 }
 
 [[gnu::noinline]] Relay::Step Relay::MoveByOtherWays() {
-  const sched::Deadline at = sched::RoundTime();  // of the read: a slow target takes longer
   const std::span<std::byte> scratch = buffers().Scratch().first(session_.route().slice);
   const Step step = (half_.ways & Session::kDrops) != 0     ? Drop(scratch)
                     : (half_.ways & Session::kSplices) != 0 ? Splice(scratch)
                                                             : Copy(scratch);
-  const bool moved = step.result.ok() || !step.reading;
-  if (moved && (half_.ways & Session::kIsFirst) != 0) {
-    half_.ways &= ~Session::kIsFirst;
-    session_.NoteFirst(at);
-  }
+  NoteFirst();
   if (step.result.ok() && (half_.ways & Session::kPaces) != 0) Throttle();
   return step;
+}
+
+// When the first bytes for the client were sent; before the fiber parks, and the time is another.
+void Relay::NoteFirst() {
+  if ((half_.ways & Session::kIsFirst) == 0) return;
+  if (half_.bytes.load(std::memory_order_relaxed) == 0) return;
+  half_.ways &= ~Session::kIsFirst;
+  session_.NoteFirst(sched::RoundTime());
 }
 
 // Until it may move more; in short naps, since the session may end meanwhile.
@@ -239,6 +242,7 @@ IoResult Relay::SendAll(SendSome send_some, AllSent all_sent) {
 
 // Blocks until the target may take more; kTimeout when the session's patience with it is over.
 IoResult Relay::AwaitTarget() {
+  NoteFirst();
   if (!session_.is_local()) target_.AlsoWakeFor(source_);
   for (;;) {
     if (give_up_ == sched::kNever && SourceBroke()) {

@@ -56,6 +56,7 @@ class Relay {
   Step CopyInPlace(std::span<std::byte> scratch);
   Step Splice(std::span<std::byte> scratch);
   Step SpliceBy(netpoll::Pipe& pipe, std::span<std::byte> scratch);
+  void NoteFirst();
   void Throttle();
   void NoteFullRead();
   void NoteSplice(size_t moved);

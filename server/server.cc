@@ -476,8 +476,11 @@ Server::Entrance Server::Enter(const netpoll::CompactEndpoint& client, const Cli
 }
 
 void Server::Leave(const Entrance& entrance, const netpoll::CompactEndpoint& client) {
-  if (entrance.entered) entrance.route->admission().Leave(client);
-  if (entrance.route != nullptr) entrance.route->Release();
+  if (entrance.route == nullptr) return;
+  Admission& admission = entrance.route->admission();
+  if (entrance.entered && entrance.unheard) admission.LeaveUnheard(client);
+  if (entrance.entered && !entrance.unheard) admission.Leave(client);
+  entrance.route->Release();
 }
 
 SessionFacts Server::FactsOf(const netpoll::CompactEndpoint& peer, const Door& door) {

@@ -239,8 +239,7 @@ class Session {
     if (route_.discards) return 0;
     return half(halves() - 1).bytes.load(std::memory_order_relaxed);
   }
-  // From the beginning to when the first byte for the client was read, which is sent in the same
-  // scheduling round unless the client takes none; 0: there was none. Any thread.
+  // From the beginning to the first byte for the client; 0: there was none. Any thread.
   SessionFacts::Span first_byte() const {
     return SessionFacts::Span(first_byte_us_.load(std::memory_order_relaxed));
   }
@@ -280,7 +279,7 @@ class Session {
   static constexpr uint8_t kDrops = 1;
   static constexpr uint8_t kSplices = 2;
   static constexpr uint8_t kPaces = 4;
-  static constexpr uint8_t kIsFirst = 8;  // what it moves next is the first for the client
+  static constexpr uint8_t kIsFirst = 8;  // what it sends next is the first for the client
   enum class Ending : uint8_t { kNo, kLingering, kAtOnce };
 
   Session(SessionRoute& route, const SessionFacts& facts, std::unique_ptr<SessionArrival> arrival);

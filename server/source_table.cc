@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "server/bounded_count.h"
 #include "xxhash.h"
 
 namespace parkway {
@@ -41,40 +42,61 @@ SourceTable::Source* SourceTable::Find(const Source& source, Set& set) {
 SourceTable::Source* SourceTable::Place(const Source& source, Set& set) {
   Source* best = nullptr;
   for (Source& it : set.sources) {
-    if (it.clients == 0 && (best == nullptr || it.due < best->due)) best = &it;
+    if (it.clients + it.unheard == 0 && (best == nullptr || it.due < best->due)) best = &it;
   }
   if (best != nullptr) *best = source;
   return best;
 }
 
-EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client,
-                             std::optional<sched::Deadline> now) {
+template <class Use>
+EndReason SourceTable::WithPlaced(const netpoll::CompactEndpoint& client, Use use) {
   const std::optional<Source> source = SourceOf(client);
   if (!source.has_value()) return EndReason::kNone;
   const size_t at = SetOf(*source);
   sched::MutexLock lock(locks_[at % kLocks].mu);
   Source* it = Find(*source, sets_[at]);
   if (it == nullptr) it = Place(*source, sets_[at]);
-  if (it == nullptr) return EndReason::kNone;
-  if (max_conns_ > 0 && it->clients >= max_conns_) return EndReason::kSourceTooMany;
-  if (rate_.is_set() && now.has_value()) {
-    const int64_t now_ns = sched::ToNs(*now);
-    const int64_t next = rate_.DueAfter(it->due, now_ns);
-    if (rate_.When(next, now_ns) > now_ns) return EndReason::kSourceTooFast;
-    it->due = next;
-  }
-  ++it->clients;
-  return EndReason::kNone;
+  return it != nullptr ? use(*it) : EndReason::kNone;
 }
 
 // One that was not limited may leave in the place of one that is counted.
-void SourceTable::Leave(const netpoll::CompactEndpoint& client) {
+template <class Use>
+void SourceTable::WithFound(const netpoll::CompactEndpoint& client, Use use) {
   const std::optional<Source> source = SourceOf(client);
   if (!source.has_value()) return;
   const size_t at = SetOf(*source);
   sched::MutexLock lock(locks_[at % kLocks].mu);
-  Source* const it = Find(*source, sets_[at]);
-  if (it != nullptr && it->clients > 0) --it->clients;
+  if (Source* const it = Find(*source, sets_[at]); it != nullptr) use(*it);
+}
+
+EndReason SourceTable::Enter(const netpoll::CompactEndpoint& client, sched::Deadline now) {
+  return WithPlaced(client, [&](Source& it) {
+    if (IsAt(max_conns_, it.clients)) return EndReason::kSourceTooMany;
+    if (rate_.is_set()) {
+      const int64_t now_ns = sched::ToNs(now);
+      const int64_t next = rate_.DueAfter(it.due, now_ns);
+      if (rate_.When(next, now_ns) > now_ns) return EndReason::kSourceTooFast;
+      it.due = next;
+    }
+    ++it.clients;
+    return EndReason::kNone;
+  });
+}
+
+void SourceTable::Leave(const netpoll::CompactEndpoint& client) {
+  WithFound(client, [](Source& it) { it.clients = std::max(it.clients - 1, 0); });
+}
+
+EndReason SourceTable::EnterUnheard(const netpoll::CompactEndpoint& client) {
+  return WithPlaced(client, [&](Source& it) {
+    if (IsAt(max_conns_, it.clients + it.unheard)) return EndReason::kSourceTooMany;
+    ++it.unheard;
+    return EndReason::kNone;
+  });
+}
+
+void SourceTable::LeaveUnheard(const netpoll::CompactEndpoint& client) {
+  WithFound(client, [](Source& it) { it.unheard = std::max(it.unheard - 1, 0); });
 }
 
 }  // namespace parkway

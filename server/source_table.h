@@ -32,10 +32,15 @@ class SourceTable {
   // 0: no limit. `seed`: a random one, so that nobody can choose sources that share a set.
   SourceTable(int max_conns, int conn_rate, uint64_t seed);
 
-  // kNone: the client is counted until Leave. Else kSourceTooMany or kSourceTooFast; without an
-  // instant its rate is neither asked nor used. Any fiber; neither blocks for long.
-  EndReason Enter(const netpoll::CompactEndpoint& client, std::optional<sched::Deadline> now);
+  // kNone: the client is counted until Leave. Else kSourceTooMany or kSourceTooFast. Any fiber;
+  // none of these blocks for long.
+  EndReason Enter(const netpoll::CompactEndpoint& client, sched::Deadline now);
   void Leave(const netpoll::CompactEndpoint& client);
+  // A client that has to be heard is counted apart, until LeaveUnheard: it has a place if there is
+  // one beside all others, but takes none from those that Enter. Its rate is not asked. kNone or
+  // kSourceTooMany.
+  EndReason EnterUnheard(const netpoll::CompactEndpoint& client);
+  void LeaveUnheard(const netpoll::CompactEndpoint& client);
 
  private:
   struct Source {
@@ -43,6 +48,7 @@ class SourceTable {
     bool is_v4 = false;
     bool is_used = false;
     int32_t clients = 0;
+    int32_t unheard = 0;
     int64_t due = 0;  // Rate
   };
   struct Set {
@@ -56,6 +62,11 @@ class SourceTable {
 
   static std::optional<Source> SourceOf(const netpoll::CompactEndpoint& client);
   size_t SetOf(const Source& source) const;
+  // Both call use(source) under its lock, if it is there, or there is room for it (else kNone).
+  template <class Use>
+  void WithFound(const netpoll::CompactEndpoint& client, Use use);
+  template <class Use>
+  EndReason WithPlaced(const netpoll::CompactEndpoint& client, Use use);
   static Source* Find(const Source& source, Set& set);
   static Source* Place(const Source& source, Set& set);
 

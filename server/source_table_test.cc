@@ -49,14 +49,25 @@ TEST(SourceTableTest, SoFastOfEachSource) {
   EXPECT_EQ(Enter(table, "10.0.0.1:1", kStart + seconds(9)), EndReason::kNone);
 }
 
-TEST(SourceTableTest, WithoutAnInstantNothingOfTheRateIsUsed) {
-  SourceTable table(2, 1, /*seed=*/7);
-  EXPECT_EQ(table.Enter(At("10.0.0.1:1"), std::nullopt), EndReason::kNone);
+TEST(SourceTableTest, WhoIsUnheardTakesOnlyWhatIsLeft) {
+  SourceTable table(2, 0, /*seed=*/7);
+  const auto client = At("10.0.0.1:1");
+  EXPECT_EQ(table.EnterUnheard(client), EndReason::kNone);
+  EXPECT_EQ(table.EnterUnheard(client), EndReason::kNone);
+  EXPECT_EQ(table.EnterUnheard(client), EndReason::kSourceTooMany);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(table.Enter(client, kStart), EndReason::kNone);
+  EXPECT_EQ(table.Enter(client, kStart), EndReason::kSourceTooMany);
+  for (int i = 0; i < 3; ++i) table.LeaveUnheard(client);
+  EXPECT_EQ(table.EnterUnheard(client), EndReason::kSourceTooMany);
+  table.Leave(client);
+  EXPECT_EQ(table.EnterUnheard(client), EndReason::kNone);
+}
+
+TEST(SourceTableTest, WhoIsUnheardUsesNothingOfTheRate) {
+  SourceTable table(0, 1, /*seed=*/7);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(table.EnterUnheard(At("10.0.0.1:1")), EndReason::kNone);
   EXPECT_EQ(Enter(table, "10.0.0.1:2"), EndReason::kNone);
-  EXPECT_EQ(table.Enter(At("10.0.0.1:3"), std::nullopt), EndReason::kSourceTooMany);
-  table.Leave(At("10.0.0.1:2"));
   EXPECT_EQ(Enter(table, "10.0.0.1:3"), EndReason::kSourceTooFast);
-  EXPECT_EQ(table.Enter(At("10.0.0.1:3"), std::nullopt), EndReason::kNone);
 }
 
 TEST(SourceTableTest, ASourceIsAnAddressOrANetworkOf64Bits) {

@@ -845,7 +845,8 @@ class Handshakes(LimitsTest):
     def test_who_is_not_heard_yet_is_of_its_source(self):
         """And uses nothing of its source's rate before."""
         other, greeting = "127.0.0.2", hello("a.example.com")
-        daemon = self.echoes("sni=*.example.com source_max_conns=2 source_conn_rate=1")
+        daemon = self.echoes("sni=*.example.com source_max_conns=2 source_conn_rate=1",
+                             flags=("--workers=1",))  # so that they come one after another
         silent = [self.connect(daemon, source=other) for _ in range(2)]
         self.assert_reset(daemon, source=other, data=greeting)
         self.assert_served(daemon, data=greeting)
