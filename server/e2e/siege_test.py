@@ -155,8 +155,11 @@ class Handshakes(SiegeTest):
         daemon.await_descriptors(0)
 
     def test_half_open_ones_and_a_flood_of_syn_and_a_storm(self):
-        common = (f"listen={self.HERE}:0 sni=*.test to={self.echo().address} source_max_conns=10 "
-                  f"source_conn_rate=2 handshake_timeout=5s")
+        # Of each source, more than its share of the half-open ones, which would be reset beyond it.
+        of_each = 20
+        self.assertLess(self.HALF_OPEN / 2 / len(BAD), of_each)
+        common = (f"listen={self.HERE}:0 sni=*.test to={self.echo().address} "
+                  f"source_max_conns={of_each} source_conn_rate=2 handshake_timeout=5s")
         daemon = self.start(f"--route=front {common} accept_proxy=any trusted={NETWORK}",
                             f"--route=direct {common}", "--workers=2")
         before, left = daemon.rss(), []
