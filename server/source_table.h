@@ -62,9 +62,10 @@ class SourceTable {
 
   static std::optional<Source> SourceOf(const netpoll::CompactEndpoint& client);
   size_t SetOf(const Source& source) const;
-  // Both call use(source) under its lock, if it is there, or there is room for it (else kNone).
+  // Calls use(source) under its lock, if the client's source is known.
   template <class Use>
   void WithFound(const netpoll::CompactEndpoint& client, Use use);
+  // As WithFound, and makes it known. kNone without the call: there is no room, or it has none.
   template <class Use>
   EndReason WithPlaced(const netpoll::CompactEndpoint& client, Use use);
   static Source* Find(const Source& source, Set& set);
