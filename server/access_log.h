@@ -19,13 +19,14 @@
 
 namespace parkway {
 
+enum class AccessEvent : uint8_t { kStart, kProgress, kEnd };
+
 // What a line tells. Empty names and spans of kNone: there is none. A span may be below 0, and
 // counts as 0 then: it began on one worker and ended on another, whose round is older.
 struct AccessEntry {
   static constexpr sched::Duration kNone = sched::Duration::min();
 
-  // "start", "progress" or "end".
-  std::string_view event;
+  AccessEvent event = AccessEvent::kEnd;
   int64_t at_ns = 0;  // since 1970
   uint64_t id = 0;
   netpoll::CompactEndpoint client{};
@@ -60,7 +61,7 @@ char* WriteAccessLine(AccessFormat format, const AccessEntry& entry, char* to);
 // wakes nobody, and hands them on together: those that are kFlushBytes, or kFlushAfter old.
 class AccessLog {
  public:
-  static constexpr size_t kFlushBytes = 8 << 10;
+  static constexpr size_t kFlushBytes = 32 << 10;
   static constexpr sched::Duration kFlushAfter = std::chrono::milliseconds(100);
 
   // Takes whole lines. Any thread; must not block.

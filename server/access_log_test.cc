@@ -2,8 +2,10 @@
 #include "server/access_log.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -20,7 +22,7 @@ using std::chrono::milliseconds;
 
 AccessEntry Proxied() {
   AccessEntry entry;
-  entry.event = "end";
+  entry.event = AccessEvent::kEnd;
   entry.at_ns = 1'795'768'800'123'456'789;
   entry.id = 17;
   entry.client = netpoll::CompactEndpoint(*netpoll::Endpoint::Parse("192.0.2.7:33313"));
@@ -63,7 +65,7 @@ TEST(AccessLogTest, JsonIsAnObjectALine) {
 
 TEST(AccessLogTest, WhatThereIsNotIsADashOrAbsent) {
   AccessEntry entry;
-  entry.event = "start";
+  entry.event = AccessEvent::kStart;
   entry.client = netpoll::CompactEndpoint(*netpoll::Endpoint::Parse("[2001:db8::1]:1"));
   EXPECT_EQ(Line(AccessFormat::kText, entry),
             "[2001:db8::1]:1 [1970-01-01T00:00:00.000000Z] - -/- -1/-1/-1/0.000 0/0 start 0/0 0\n");
@@ -95,6 +97,46 @@ TEST(AccessLogTest, NobodyForgesALineOrAColumn) {
   const std::string json = Line(AccessFormat::kJson, entry);
   EXPECT_NE(json.find(R"("unix:/run/a\u0020b\u000a\u0022\u005c\u00e9")"), json.npos) << json;
   EXPECT_EQ(std::count(json.begin(), json.end(), '\n'), 1);
+}
+
+// Wherever it stands, whatever surrounds it.
+TEST(AccessLogTest, EachByteOfANameIsWrittenAsItIsOrEscaped) {
+  AccessEntry entry = Proxied();
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto c = static_cast<char>(byte);
+    const bool is_plain = byte > ' ' && byte < 0x7f && byte != '"' && byte != '\\';
+    char escaped[] = "\\x00";
+    (void)std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+    const std::string shown = is_plain ? std::string(1, c) : escaped;
+    for (size_t size = 1; size <= 18; ++size) {
+      for (size_t at = 0; at < size; ++at) {
+        std::string name(size, '~');
+        name[at] = c;
+        entry.route = name;
+        const std::string wanted =
+            " " + std::string(at, '~') + shown + std::string(size - at - 1, '~') + "/10.0.0.1";
+        const std::string text = Line(AccessFormat::kText, entry);
+        ASSERT_NE(text.find(wanted), text.npos) << text << byte << " at " << at << " of " << size;
+      }
+    }
+  }
+}
+
+TEST(AccessLogTest, DatesAreThoseOfTheCalendar) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  const std::pair<int64_t, const char*> kTimes[] = {
+      {0, "1970-01-01T00:00:00.000000Z"},
+      {951'782'399 * kSecond + 999'999'999, "2000-02-28T23:59:59.999999Z"},
+      {951'782'400 * kSecond, "2000-02-29T00:00:00.000000Z"},
+      {4'107'542'400 * kSecond + 10'203'000, "2100-03-01T00:00:00.010203Z"},
+      {-kSecond, "1969-12-31T23:59:59.000000Z"},
+  };
+  AccessEntry entry = Proxied();
+  for (const auto& [at_ns, wanted] : kTimes) {
+    entry.at_ns = at_ns;
+    const std::string text = Line(AccessFormat::kText, entry);
+    EXPECT_EQ(text.substr(text.find('[') + 1, 27), wanted);
+  }
 }
 
 TEST(AccessLogTest, TheLongestLineHasRoom) {

@@ -524,7 +524,7 @@ void Server::Serve(Session& session) {
   list_.Add(&session);
   const EndReason failure = session.is_local() ? EndReason::kNone : ConnectBackend(session);
   if (failure != EndReason::kNone) return session.Refuse(failure);
-  Log("start", session);
+  Log(AccessEvent::kStart, session);
   session.Run();
 }
 
@@ -533,7 +533,7 @@ void Server::Ended(Session& session) {
   Listening& listening = *session.facts().listener;
   const netpoll::CompactEndpoint client = session.facts().client;
   list_.Remove(&session);
-  Log("end", session);
+  Log(AccessEvent::kEnd, session);
   route.Leave(session);
   Session::Pointer(&session).reset();
   route.admission().Leave(client);

@@ -256,10 +256,10 @@ class Server final : private SessionOwner, private RouteOwner, private NameWatch
                               sched::Deadline deadline) const;
 
   // session_log.cc: the access log.
-  void Log(std::string_view event, Session& session);
+  void Log(AccessEvent event, Session& session);
   void LogTurnedAway(const SessionFacts& facts, const SessionArrival* arrival,
                      const Entrance& entrance, const Door& door);
-  AccessEntry EntryOf(std::string_view event, const SessionFacts& facts,
+  AccessEntry EntryOf(AccessEvent event, const SessionFacts& facts,
                       const SessionArrival* arrival) const;
   void LogProgress();
   netpoll::Poller& poller() override { return *poller_; }

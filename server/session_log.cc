@@ -26,15 +26,15 @@ std::string_view BackendOf(const Session::Extra& extra) {
 }
 
 // Whether an event of a session is wanted.
-bool Wants(const RouteOptions& options, std::string_view event, const SessionFacts& facts) {
+bool Wants(const RouteOptions& options, AccessEvent event, const SessionFacts& facts) {
   if (options.log_sessions == LogSessions::kOff) return false;
-  if (event == "start" && options.log_sessions != LogSessions::kAll) return false;
+  if (event == AccessEvent::kStart && options.log_sessions != LogSessions::kAll) return false;
   return IsInSample(facts.id, options.log_sample);
 }
 
 }  // namespace
 
-AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts,
+AccessEntry Server::EntryOf(AccessEvent event, const SessionFacts& facts,
                             const SessionArrival* arrival) const {
   AccessEntry entry;
   entry.event = event;
@@ -53,7 +53,7 @@ AccessEntry Server::EntryOf(std::string_view event, const SessionFacts& facts,
   return entry;
 }
 
-void Server::Log(std::string_view event, Session& session) {
+void Server::Log(AccessEvent event, Session& session) {
   if (access_log_ == nullptr || &session.route() == built_in_.get()) return;
   const Route& route = static_cast<ServedRoute&>(session.route()).config();
   const SessionFacts& facts = session.facts();
@@ -72,7 +72,7 @@ void Server::Log(std::string_view event, Session& session) {
   if (session.first_byte() > SessionFacts::Span(0)) entry.first_byte = session.first_byte();
   entry.bytes_up = session.bytes_up();
   entry.bytes_down = session.bytes_down();
-  if (event == "end") entry.reason = ToString(session.reason());
+  if (event == AccessEvent::kEnd) entry.reason = ToString(session.reason());
   access_log_->Add(entry);
 }
 
@@ -82,8 +82,9 @@ void Server::LogTurnedAway(const SessionFacts& facts, const SessionArrival* arri
   if (access_log_ == nullptr || !facts.listener->takes_place) return;
   const bool was_asked = entrance.route != nullptr && !entrance.unheard;
   const Route* const route = was_asked ? &entrance.route->config() : nullptr;
-  if (!Wants(route != nullptr ? route->options : door.frontend->options, "end", facts)) return;
-  AccessEntry entry = EntryOf("end", facts, arrival);
+  if (!Wants(route != nullptr ? route->options : door.frontend->options, AccessEvent::kEnd, facts))
+    return;
+  AccessEntry entry = EntryOf(AccessEvent::kEnd, facts, arrival);
   if (route != nullptr) entry.route = route->name;
   entry.reason = ToString(entrance.refused);
   access_log_->Add(entry);
@@ -100,7 +101,7 @@ void Server::LogProgress() {
   sched::Deadline next = sched::After(sched::Now(), std::chrono::seconds(1));
   while (progress_timer_->AwaitTurn(next).status == netpoll::IoStatus::kTimeout) {
     const sched::Deadline now = sched::Now();
-    const auto log = [this](Session& session) { Log("progress", session); };
+    const auto log = [this](Session& session) { Log(AccessEvent::kProgress, session); };
     for (int worker = 0; worker < WorkerCount(); ++worker) {
       while (list_.ForEachToLog(worker, now, every, log)) sched::Yield();
     }
