@@ -507,7 +507,9 @@ TEST_P(ManyWorkersTest, FibersPlacedOnAStuckWorkerRunElsewhere) {
 
 // Three kinds of work that never ends, each of which must let the others have their turns.
 TEST_P(SchedulerTest, NeitherPinnedNorPlacedNorOrdinaryFibersStarveTheOthers) {
+  constexpr int kPlacedMost = 100;
   std::atomic<int> left{3};
+  std::atomic<int> placed{0};
   const auto take_turns = [&] {
     for (int turns = 0; turns < 1000; ++turns) Yield();
     --left;
@@ -520,8 +522,11 @@ TEST_P(SchedulerTest, NeitherPinnedNorPlacedNorOrdinaryFibersStarveTheOthers) {
   }));
   ASSERT_TRUE(scheduler_->SpawnOn(0, take_turns));
   ASSERT_TRUE(scheduler_->SpawnOn(0, [&] {
-    for (int round = 0; left > 1; ++round) {  // something is placed all the time
-      ASSERT_TRUE(scheduler_->SpawnOn(0, [] {}));
+    while (left > 1) {  // something is placed all the time
+      if (placed < kPlacedMost) {
+        ++placed;
+        ASSERT_TRUE(scheduler_->SpawnOn(0, [&] { --placed; }));
+      }
       Yield();
     }
     --left;

@@ -569,7 +569,7 @@ class Machine(FaultTest):
     def test_a_circle(self):
         """Two daemons that relay to each other hold what max_conns allows, and no more."""
         there, back = (f"{HOST}:{free_port()}" for _ in range(2))
-        limits = ("--max_conns=200", "--idle_timeout=1s", "--reset_linger=0", "--workers=1",
+        limits = ("--max_conns=200", f"--idle_timeout={SLOW}s", "--reset_linger=0", "--workers=1",
                   "--drain_timeout=0")
         one = self.start(f"--route=x listen={there} to={back}", f"--route=e listen={HOST}:0 to=echo",
                          *limits)

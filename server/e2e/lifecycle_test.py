@@ -208,7 +208,9 @@ class Endurance(DaemonTest):
             return
         # Idle connections have no stack, and few of them ever needed one at the same time.
         self.assertLess(max(peaks) - base, count * KIB, f"{base} {peaks} {rests}")
-        self.assertLess(rests[-1] - rests[0], 256 * KIB, f"grows: {rests}")
+        # Stacks may become warm in any round, but what leaks does so in each.
+        growths = [after - before for before, after in zip(rests, rests[1:])]
+        self.assertLess(min(growths), 32 * count, f"grows: {rests}")
 
 
 class Placement(DaemonTest):

@@ -331,7 +331,7 @@ class Start(LogTest):
         log = Path(self.folder(), "log")
         process = subprocess.Popen([PARKWAY, f"--flagfile={flags}"], stderr=subprocess.PIPE)
         self.addCleanup(process.kill)
-        text = f"--listen=127.0.0.1:0\n--mode=echo\n--workers=2\n--log={log}\n"
+        text = f"--listen=127.0.0.1:0\n--mode=echo\n--workers=2\n--log={log}\n--stall_report=0\n"
         with open(flags, "w") as file:  # once the daemon has opened it
             for number in (signal.SIGUSR1, signal.SIGHUP):
                 process.send_signal(number)

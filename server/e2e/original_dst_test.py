@@ -172,6 +172,12 @@ class Router(DaemonTest):
     def refused(self, to, namespace=None):
         within(namespace or self.left, self.assert_refused, to)
 
+    def end(self, client, backend):
+        """The client first."""
+        client.close()
+        self.assertEqual(backend.recv(1), b"")
+        backend.close()
+
     def ended(self, daemon, **counts):
         daemon.await_descriptors(0)
         self.stop(daemon)
@@ -324,8 +330,7 @@ class Circles(Router):
         self.keep(server)
         client = self.client(f"{self.FIRST}:8123")
         self.assert_relays(client, backend := self.accept(server))
-        for end in (client, backend):
-            end.close()
+        self.end(client, backend)
         self.ended(daemon, dst_loop=4, connect_refused=2, client_fin=1)
 
     def test_what_is_for_this_machine_is_left_out(self):
@@ -399,8 +404,7 @@ class Circles(Router):
             if reaches:
                 client = self.connect(f"{address}:80")
                 self.assert_relays(client, backend := self.accept(server))
-                client.close()
-                backend.close()
+                self.end(client, backend)
             else:
                 self.assert_refused(f"{address}:80")
             run("nft flush ruleset")

@@ -149,7 +149,7 @@ class Handshakes(SiegeTest):
                           f"{slow['ended']} times, a storm of which {fast['served']} were served "
                           f"and {fast['ended']} reset, and {flooded} SYNs")
         self.assertEqual(slow["served"], 0)
-        self.assertGreater(flooded, 1000)
+        self.assertGreater(flooded, 100)  # the queues were full, and stayed so
         self.assertGreater(fast["served"], 0)  # within the limits of their sources
         self.assertGreater(fast["ended"], 0)
         daemon.await_descriptors(0)
