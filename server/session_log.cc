@@ -82,8 +82,8 @@ void Server::LogTurnedAway(const SessionFacts& facts, const SessionArrival* arri
   if (access_log_ == nullptr || !facts.listener->takes_place) return;
   const bool was_asked = entrance.route != nullptr && !entrance.unheard;
   const Route* const route = was_asked ? &entrance.route->config() : nullptr;
-  if (!Wants(route != nullptr ? route->options : door.frontend->options, AccessEvent::kEnd, facts))
-    return;
+  const RouteOptions& options = route != nullptr ? route->options : door.frontend->options;
+  if (!Wants(options, AccessEvent::kEnd, facts)) return;
   AccessEntry entry = EntryOf(AccessEvent::kEnd, facts, arrival);
   if (route != nullptr) entry.route = route->name;
   entry.reason = ToString(entrance.refused);

@@ -195,7 +195,9 @@ class Endurance(DaemonTest):
         for client in self.crowd(daemon, 2):
             client.close()
         base, peaks, rests = daemon.rss(), [], []
-        for _ in range(4):
+        for _ in range(8):  # until four in a row found no stack to warm; what leaks does so in each
+            if len(rests) >= 4 and rests[-1] - rests[-4] < 256 * KIB:
+                break
             clients = self.crowd(daemon, count)
             peaks.append(daemon.rss())
             for client in clients:
@@ -208,9 +210,7 @@ class Endurance(DaemonTest):
             return
         # Idle connections have no stack, and few of them ever needed one at the same time.
         self.assertLess(max(peaks) - base, count * KIB, f"{base} {peaks} {rests}")
-        # Stacks may become warm in any round, but what leaks does so in each.
-        growths = [after - before for before, after in zip(rests, rests[1:])]
-        self.assertLess(min(growths), 32 * count, f"grows: {rests}")
+        self.assertLess(rests[-1] - rests[-4], 256 * KIB, f"grows: {rests}")
 
 
 class Placement(DaemonTest):
