@@ -642,15 +642,17 @@ class Rates(LimitsTest):
         daemon = self.echoes(*routes, flags=(*flags, "--overload=reset"))
         began = time.monotonic()
         served = dict.fromkeys(daemon.listening, 0)
-        for _ in range(2 * self.RATE):
-            for at in daemon.listening:
+        asked = 0  # at each
+        while asked < 2 * self.RATE or asked * len(served) == sum(served.values()):
+            asked += 1
+            self.assertLess(asked, 100 * self.RATE, served)
+            for at in served:
                 served[at] += self.is_served(at)
         took = time.monotonic() - began
         for count in served.values() if own else [sum(served.values())]:
             self.assertGreaterEqual(count, self.RATE)
             self.assertLessEqual(count, self.RATE + 1 + self.RATE * took)
-        asked, total = 2 * self.RATE * len(served), sum(served.values())
-        self.assertLess(total, asked)
+        asked, total = asked * len(served), sum(served.values())
         self.assertEqual(self.reasons(asked),
                          ["client_fin"] * total + ["too_fast"] * (asked - total))
         for at in daemon.listening:
@@ -701,10 +703,13 @@ class Rates(LimitsTest):
         daemon = self.echoes("listener_conn_rate=1", "")
         slow, calm = daemon.listening
         self.assert_served(slow)
-        waiting = self.ask(slow, 4)
+        began = time.monotonic()
+        waiting = self.ask(slow, 50)
         for _ in range(100):
             self.assert_served(calm).close()
-        self.assertEqual(self.answered(waiting, 0), [])
+        answered = len(self.answered(waiting, 0))
+        self.assertLessEqual(answered, time.monotonic() - began)
+        self.assertLess(answered, 25)  # or the calm ones have waited, too
         for client in self._sockets:
             client.close()
         self.stop(daemon)
