@@ -53,6 +53,7 @@ class LargeFlow(DaemonTest):
 
     def flow(self, daemon, server, name="large"):
         client, backend = self.session(daemon, server)
+        backend.settimeout(None)  # it may be sent as late as its client reads
         stream, sender = Pattern(name, STREAM), Parallel()
         sender.add(stream.send, backend)
         time.sleep(STANDSTILL)
