@@ -136,23 +136,33 @@ TEST_P(OneWorkerTest, YieldLetsTheOthersGoFirst) {
 }
 
 TEST_P(SchedulerTest, SleepIsNeverEarlyAndKeepsOrder) {
+  constexpr Duration kMostLead = std::chrono::minutes(1);
   Mutex mu;
   std::vector<int> woken;
   std::atomic<int> early{0};
+  std::atomic<bool> late{true};
   Run([&] {
-    FiberScope scope;
-    const Deadline base = Now();
-    for (int i = 20; i >= 1; --i) {
-      ASSERT_TRUE(scope.Spawn([&, i] {
-        const Deadline until = base + milliseconds(5 * i);
-        SleepUntil(until);
-        if (Now() < until) early.fetch_add(1);
-        MutexLock lock(mu);
-        woken.push_back(i);
-      }));
+    // Until all of them sleep before the first is due: who comes later cannot be in order.
+    for (Duration lead = milliseconds(5); late.load() && lead < kMostLead; lead *= 2) {
+      woken.clear();
+      late.store(false);
+      FiberScope scope;
+      const Deadline base = After(Now(), lead);
+      for (int i = 20; i >= 1; --i) {
+        ASSERT_TRUE(scope.Spawn([&, i] {
+          const Deadline until = base + milliseconds(5 * i);
+          if (Now() >= base) late.store(true);
+          SleepUntil(until);
+          if (Now() < until) early.fetch_add(1);
+          MutexLock lock(mu);
+          woken.push_back(i);
+        }));
+      }
+      scope.Join();
     }
   });
   EXPECT_EQ(early.load(), 0);
+  EXPECT_FALSE(late.load());
   EXPECT_EQ(woken.size(), 20u);
   if (GetParam() == 1) {
     EXPECT_TRUE(std::is_sorted(woken.begin(), woken.end()));
